@@ -1,0 +1,53 @@
+"""The only door to time and fresh ids."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the engine asks for time and ids; tests hand in their own."""
+
+    def now_ms(self) -> int:
+        """Wall-clock time, ms since 1970 UTC."""
+
+    def new_id(self) -> str:
+        """A fresh UUIDv7 (RFC 9562 §5.7), lower case, 36 characters."""
+
+
+class SystemClock:
+    """The machine's clock.
+
+    Ids taken within one ms count upwards in `rand_a` (RFC 9562 §6.2 method 1), so that ids of one process sort
+    by when they were made, also when the wall clock steps back.
+    """
+
+    def __init__(self) -> None:
+        self._last_ms = 0
+        self._sequence = 0
+        self._entropy = b""
+        self._at = 0
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def new_id(self) -> str:
+        now = time.time_ns() // 1_000_000
+        if now > self._last_ms:
+            self._last_ms = now
+            self._sequence = 0
+        else:
+            self._sequence += 1
+            if self._sequence > 0xFFF:
+                self._last_ms += 1
+                self._sequence = 0
+        if self._at == len(self._entropy):
+            self._entropy = os.urandom(8192)  # one system call for 1,024 ids
+            self._at = 0
+        random = int.from_bytes(self._entropy[self._at : self._at + 8], "big")
+        self._at += 8
+        head = f"{self._last_ms:012x}"
+        tail = f"{(random & 0x3FFFFFFFFFFFFFFF) | 0x8000000000000000:016x}"
+        return f"{head[:8]}-{head[8:]}-7{self._sequence:03x}-{tail[:4]}-{tail[4:]}"

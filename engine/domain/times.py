@@ -1,0 +1,31 @@
+"""Times as text, RFC 3339 UTC with milliseconds, and back. Pure: nothing here asks a clock."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def to_text(ms: int) -> str:
+    """Return `2026-11-20T18:15:30.123Z` for a count of ms since 1970."""
+    seconds, rest = divmod(ms, 1000)
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+def to_ms(text: str) -> int:
+    """Return ms since 1970 for RFC 3339 text.
+
+    Raises:
+        ValueError: not a time, or one without a zone.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a time needs its zone")
+    return (moment - _EPOCH) // timedelta(milliseconds=1)

@@ -1,0 +1,53 @@
+"""The log: durable append and read of entries, bytes only; it knows no domain type.
+
+Two logs keep this contract, and `tests/log/test_contract.py` runs over both: `wal.py` (files on this machine)
+and `memory.py` (nothing survives; ships for embedding and simulation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from engine.records import Entry
+
+
+class Log(Protocol):
+    """A totally ordered, durable sequence of entries. Positions count from 1 without a hole."""
+
+    epoch: str
+    """Name of this log's incarnation; changes only when acknowledged entries were lost or restored from a backup."""
+
+    head: int
+    """Position of the last durable entry; 0 when there is none."""
+
+    first: int
+    """Position of the oldest entry that is still kept; `head + 1` when none is."""
+
+    async def append(self, entries: Sequence[Entry]) -> int:
+        """Make entries durable, all or none, next to each other and in order; return the last one's position.
+
+        They are taken over before the first `await`: cancelling the caller ends only the wait, and the outcome
+        is then unknown to it.
+
+        Raises:
+            Conflict: an entry's version does not follow its stream's last one.
+            Overloaded: more than the bound is waiting already; nothing happened.
+            ReadOnly: no space; nothing happened.
+            UnknownOutcome: the log failed while this was under way, or had failed before.
+        """
+
+    async def read(self, after: int, bytes_max: int = 1 << 20) -> list[tuple[int, Entry]]:
+        """Return durable entries with position > `after`, in order, about `bytes_max` of them and at least one.
+
+        `[]` means that there is nothing after `after`.
+
+        Raises:
+            CursorUnusable: entries after `after` have been dropped already (`expired`).
+        """
+
+    async def trim(self, upto: int) -> None:
+        """Allow entries at positions ≤ `upto` to be dropped; may keep more."""
+
+    def statistics(self) -> dict[str, Any]:
+        """Numbers for operators; the keys are those of the metrics."""
