@@ -1,0 +1,47 @@
+"""Options and profiles that all tests share."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "onda",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+)
+settings.load_profile("onda")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Knobs of the chaos tests; their defaults keep a whole run short."""
+    chaos = parser.getgroup("chaos")
+    environ = os.environ
+    chaos.addoption(
+        "--kill-rounds",
+        type=int,
+        default=int(environ.get("ONDA_KILL_ROUNDS", "8")),
+        help="how often the server is killed under load (ONDA_KILL_ROUNDS; 50 for the long run)",
+    )
+    chaos.addoption(
+        "--restarts",
+        type=int,
+        default=int(environ.get("ONDA_RESTARTS", "4")),
+        help="how often the server is restarted behind a bad network (ONDA_RESTARTS; 20 for the long run)",
+    )
+    chaos.addoption(
+        "--seed",
+        type=int,
+        default=int(environ["ONDA_SEED"]) if "ONDA_SEED" in environ else None,
+        help="seed of the chaos tests; a failing run prints the one that it took",
+    )
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this run: given, or a fresh one that a failure shows."""
+    given = request.config.getoption("--seed")
+    chosen = int.from_bytes(os.urandom(4), "big") if given is None else given
+    print(f"seed {chosen}: repeat with --seed {chosen}")
+    return chosen
