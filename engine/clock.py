@@ -20,8 +20,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock.
 
-    Ids taken within one ms count upwards in `rand_a` (RFC 9562 §6.2 method 1), so that ids of one process sort
-    by when they were made, also when the wall clock steps back.
+    Ids taken within one ms count upwards in `rand_a` (RFC 9562 §6.2 method 1), so that ids of one process
+    sort by when they were made, also when the wall clock steps back.
     """
 
     def __init__(self) -> None:

@@ -43,8 +43,8 @@ class Cursor(NamedTuple):
 class Entry(NamedTuple):
     """One record as a log stores it.
 
-    `version` counts the stream's records from 1 without a hole. `body` is the envelope as it goes to clients (JSON);
-    `meta` is what only the engine reads (the answer to the command; empty on most records).
+    `version` counts the stream's records from 1 without a hole. `body` is the envelope as it goes to clients
+    (JSON); `meta` is what only the engine reads (the answer to the command; empty on most records).
     """
 
     stream: str

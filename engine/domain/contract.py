@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple, Protocol, get_args
 
 import msgspec
 
@@ -65,9 +66,38 @@ class Context:
 
 
 class Send(NamedTuple):
-    """A command that follows from a record, and what to send where if the rules there refuse it."""
+    """A command that follows from a record.
+
+    A refusal of it counts as a failure of the reaction (and ends up parked). Where a refusal has a consequence, it
+    must be an event of the refusing stream, so that it is durable and decided once: a cart reaches the store as the
+    inside command `TakeCart`, whose refusal is the event `CartRefused`, from which `ReturnCart` follows. A fallback
+    sent after a refusal that nobody wrote down could, after a crash, run beside a success.
+    """
 
     stream: str
     command: Any
-    on_refusal: Callable[[str, str], Send] | None = None
-    """Called with the refusal's code and detail. Without it a refusal counts as a failure of the reaction."""
+
+
+class Domain(Protocol):
+    """The names of a domain's module; what each is for stands in the package's docstring."""
+
+    Command: Any
+    Event: Any
+    State: Any
+    COLLECTIONS: tuple[str, ...]
+    decide: Callable[..., list[Event]]
+    evolve: Callable[..., None]
+    touched: Callable[..., list[tuple[str, str]]]
+    answer: Callable[..., dict[str, Any]]
+    deadline: Callable[..., tuple[int, Any] | None]
+    fences: Callable[..., bool]
+
+
+def members(union: Any) -> tuple[type, ...]:
+    """Return the classes of a union; a single class counts as a union of one."""
+    return get_args(union) or (union,)
+
+
+def by_type(files: Iterable[ModuleType], union: str, function: str) -> Mapping[type, Callable[..., Any]]:
+    """Return which file's `function` is for which class: those in the file's `union` (`Command` or `Event`)."""
+    return {kind: getattr(file, function) for file in files for kind in members(getattr(file, union))}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from engine.errors import LogFailed
 from engine.records import Entry
 
 
@@ -23,6 +24,9 @@ class Log(Protocol):
 
     first: int
     """Position of the oldest entry that is still kept; `head + 1` when none is."""
+
+    writable: bool
+    """False while there is no space: appends are refused with `ReadOnly`."""
 
     async def append(self, entries: Sequence[Entry]) -> int:
         """Make entries durable, all or none, next to each other and in order; return the last one's position.
@@ -48,6 +52,9 @@ class Log(Protocol):
 
     async def trim(self, upto: int) -> None:
         """Allow entries at positions ≤ `upto` to be dropped; may keep more."""
+
+    async def wait_failed(self) -> LogFailed:
+        """Wait until the log has failed for good, and return why: the process has to end."""
 
     def statistics(self) -> dict[str, Any]:
         """Numbers for operators; the keys are those of the metrics."""

@@ -1,0 +1,387 @@
+"""Actors: the single writer of one stream.
+
+One turn of an actor takes everything that waits in its mailbox as one batch:
+
+    decide -> evolve -> encode (once)   for each command, on the state in memory
+    log.append                          one append for the batch; the log joins it with those of other actors
+    feed.publish, reactions, timers     now the events exist for others
+    answers                             and only now, also refusals: they too may rest on events of this batch
+
+Between evolve and the end of the append the state is ahead of the disk, so reads wait for the end of the
+turn. If the append does not happen, the state in memory is wrong: the actor forgets it and rebuilds from
+checkpoint and log.
+
+`decide` only reads, so a fault in it costs its command and nothing else. A fault anywhere after it breaks the
+state: the command is answered `internal`, the others of the batch go back into the mailbox, and the
+supervisor rebuilds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import structlog
+
+from engine.answers import Answer, Known, Memory, command_digest, command_key
+from engine.checkpoint import SavedState
+from engine.clock import Clock
+from engine.codec import AnswerMeta, Envelope, domain_of, encode
+from engine.config import Config
+from engine.domain.contract import Context, Event
+from engine.domain.times import to_text
+from engine.errors import (
+    Crashed,
+    IdempotencyMismatch,
+    LogFailed,
+    OndaError,
+    Overloaded,
+    ReadOnly,
+    Rejected,
+    Unavailable,
+    UnknownOutcome,
+)
+from engine.feed import Feed, Frame
+from engine.log import Log
+from engine.mailbox import Ask, Committed, Look, StateLost, Wake
+from engine.metrics import Metrics
+from engine.records import Entry
+from engine.waiting import Bell
+
+logger = structlog.get_logger("onda.actor")
+
+T = TypeVar("T")
+
+
+class Host(Protocol):
+    """What an actor needs of its node."""
+
+    config: Config
+    clock: Clock
+    epoch: str
+    log: Log
+    metrics: Metrics
+
+    def committed(self, records: Sequence[Committed]) -> None: ...
+
+    def arm(self, stream: str, due_ms: int | None) -> None: ...
+
+    async def rebuild(self, actor: Actor) -> None: ...
+
+    async def saved_answer(self, stream: str, key: str) -> Answer | None: ...
+
+
+class Turn:
+    """What one batch has led to so far."""
+
+    __slots__ = ("entries", "frames", "looks", "records", "settle")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.frames: list[Frame] = []
+        self.records: list[tuple[str, Event]] = []
+        self.settle: list[tuple[Ask, Answer | Exception]] = []
+        self.looks: list[Look] = []
+
+
+class Actor:
+    """One stream's state, mailbox and feed. `version` is that of the state in memory, `feed.head` the
+    durable one.
+    """
+
+    def __init__(self, stream: str, feed: Feed, host: Host) -> None:
+        self.stream = stream
+        self.kind = stream.partition(":")[0]
+        self.domain = domain_of(self.kind)
+        self.feed = feed
+        self.state: Any = self.domain.State()
+        self.version = 0
+        self.saved_version = 0
+        self.memory = Memory(int(host.config.idempotency_s * 1000))
+        self.loaded = False
+        self.held_down = False
+        self.used_s = time.monotonic()
+        self.bell = Bell()
+        self._host = host
+        self._mailbox: deque[Ask | Look | Wake] = deque()
+        self._in_turn = False
+        self._view: tuple[int, bytes] | None = None
+
+    # What others call
+
+    def ask(self, ask: Ask) -> None:
+        """Put a command into the mailbox.
+
+        Raises:
+            Overloaded: the mailbox is full.
+            Unavailable: the actor crashed too often and is held down for a while.
+        """
+        if self.held_down:
+            raise Unavailable(f"{self.stream} keeps failing and is held down for a while")
+        if len(self._mailbox) >= self._host.config.mailbox_max:
+            raise Overloaded
+        self._mailbox.append(ask)
+        self.bell.ring()
+
+    def wake(self) -> None:
+        """Look at the deadline."""
+        self._mailbox.append(Wake())
+        self.bell.ring()
+
+    async def look(self, take: Callable[[], T]) -> T:
+        """Return what `take` returns when called between two turns, where the state in memory is the
+        durable one.
+        """
+        if self.loaded and not self._in_turn:
+            return take()
+        look = Look(take)
+        self._mailbox.append(look)
+        self.bell.ring()
+        result: T = await look.reply.wait()
+        return result
+
+    def view(self) -> bytes:
+        """Return the state that readers see, as JSON. Only between two turns (see `look`)."""
+        if self._view is None or self._view[0] != self.version:
+            collections = {name: getattr(self.state, name) for name in self.domain.COLLECTIONS}
+            self._view = (self.version, encode(collections))
+        return self._view[1]
+
+    @property
+    def waiting(self) -> int:
+        """Items in the mailbox."""
+        return len(self._mailbox)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing is under way."""
+        return self.loaded and not self._in_turn and not self._mailbox
+
+    @property
+    def due_ms(self) -> int | None:
+        due = self.domain.deadline(self.state)
+        return None if due is None else due[0]
+
+    def saved(self) -> SavedState:
+        """Return the state for a checkpoint. Only between two turns (see `look`)."""
+        return SavedState(self.stream, self.version, encode(self.state), self.due_ms)
+
+    def forget(self) -> None:
+        """Go back to before the first record, keeping mailbox and feed."""
+        self.state = self.domain.State()
+        self.version = 0
+        self.saved_version = 0
+        self.memory = Memory(int(self._host.config.idempotency_s * 1000))
+        self.loaded = False
+        self._view = None
+
+    def apply(self, event: Event) -> None:
+        """Take over one stored event."""
+        self.domain.evolve(self.state, event)
+        self.version += 1
+
+    # The loop
+
+    async def run(self) -> None:
+        """Load if need be, then handle the mailbox for ever.
+
+        Raises:
+            StateLost: rebuild and run again.
+            LogFailed: the process has to end.
+        """
+        if not self.loaded:
+            await self._host.rebuild(self)
+            self._host.arm(self.stream, self.due_ms)
+        while True:
+            while not self._mailbox:
+                await self.bell.wait()
+            self.used_s = time.monotonic()
+            self._in_turn = True
+            try:
+                await self._turn()
+            finally:
+                self._in_turn = False
+
+    async def _turn(self) -> None:
+        turn = Turn()
+        now_ms = self._host.clock.now_ms()
+        now = to_text(now_ms)
+        mailbox = self._mailbox
+        for _ in range(min(len(mailbox), self._host.config.batch_max)):
+            item = mailbox.popleft()
+            if isinstance(item, Ask):
+                ask: Ask | None = item
+            elif isinstance(item, Look):
+                turn.looks.append(item)
+                continue
+            else:
+                ask = self._deadline_ask(now_ms)
+            if ask is not None:
+                await self._handle(turn, ask, now_ms, now)
+        if turn.entries:
+            await self._append(turn)
+        self._settle(turn)
+
+    def _deadline_ask(self, now_ms: int) -> Ask | None:
+        due = self.domain.deadline(self.state)
+        if due is None or due[0] > now_ms:
+            return None
+        return Ask(due[1], self.stream, None, None)
+
+    async def _handle(self, turn: Turn, ask: Ask, now_ms: int, now: str) -> None:
+        key = digest = None
+        if ask.id is not None:
+            key = command_key(ask.by, ask.id)
+            digest = command_digest(ask.command)
+            known = self.memory.find(key)
+            if known is not None:
+                turn.settle.append((ask, await self._again(key, known, digest)))
+                return
+        if not self._host.log.writable:
+            turn.settle.append((ask, ReadOnly()))
+            return
+        context = Context(self.stream, ask.by, now_ms, now, self._host.clock.new_id)
+        try:
+            events = self.domain.decide(self.state, ask.command, context)
+        except Rejected as refusal:
+            if key is not None and digest is not None:
+                self.memory.add_refused(key, Known(now_ms, digest, None, refusal))
+            turn.settle.append((ask, refusal))
+            return
+        except Exception:
+            logger.exception("decide failed", stream=self.stream, command=type(ask.command).__name__)
+            turn.settle.append((ask, Crashed()))
+            return
+        try:
+            answer = self._evolve(turn, ask, digest, events, context)
+        except Exception:
+            logger.exception("evolve failed", stream=self.stream, command=type(ask.command).__name__)
+            ask.reply.fail(Crashed())
+            self._put_back(turn)
+            raise StateLost(crash=True) from None
+        turn.settle.append((ask, answer))
+        if key is not None and digest is not None:
+            self.memory.add(key, Known(now_ms, digest, answer))
+
+    async def _again(self, key: str, known: Known, digest: str) -> Answer | Exception:
+        if known.digest != digest:
+            return IdempotencyMismatch()
+        if known.refusal is not None:
+            return known.refusal
+        answer = known.answer or await self._host.saved_answer(self.stream, key)
+        if answer is None:
+            return UnknownOutcome("this was done before, but its answer is not kept any more")
+        return answer._replace(replayed=True)
+
+    def _evolve(
+        self, turn: Turn, ask: Ask, digest: str | None, events: list[Event], context: Context
+    ) -> Answer:
+        """Change the state and encode what goes to disk and to readers, each once."""
+        host, state, domain = self._host, self.state, self.domain
+        cause = ask.cause or ask.id or (host.clock.new_id() if events else "")
+        bodies = []
+        for event in events:
+            domain.evolve(state, event)
+            self.version += 1
+            patch: dict[str, dict[str, Any]] = {}
+            for collection, entity in domain.touched(event):
+                patch.setdefault(collection, {})[entity] = getattr(state, collection).get(entity)
+            id_ = host.clock.new_id()
+            cursor = f"{host.epoch}-{self.version}"
+            type_ = type(event).__name__
+            body = encode(
+                Envelope(
+                    id_, cursor, self.stream, self.version, type_, context.now, ask.by, cause, event, patch
+                )
+            )
+            bodies.append(body)
+            turn.entries.append(Entry(self.stream, self.version, b"", body))
+            turn.frames.append(Frame(self.version, type_, body))
+            turn.records.append((id_, event))
+        result = encode(domain.answer(state, ask.command, events))
+        if digest is not None and events and ask.id is not None:
+            meta = encode(AnswerMeta(ask.id, ask.by, digest, len(events), msgspec.Raw(result)))
+            turn.entries[-1] = turn.entries[-1]._replace(meta=meta)
+        return Answer(f"{host.epoch}-{self.version}", self.version, bodies, result)
+
+    def _put_back(self, turn: Turn) -> None:
+        """Return the commands of a broken turn to the front of the mailbox, to be decided again."""
+        for look in reversed(turn.looks):
+            self._mailbox.appendleft(look)
+        for ask, _ in reversed(turn.settle):
+            self._mailbox.appendleft(ask)
+
+    async def _append(self, turn: Turn) -> None:
+        host = self._host
+        started_s = time.monotonic()
+        try:
+            position = await host.log.append(turn.entries)
+        except (UnknownOutcome, LogFailed) as error:
+            self._fail(turn, UnknownOutcome())
+            raise LogFailed(str(error)) from error
+        except OndaError as error:  # nothing was written: no space, too much waiting
+            self._fail(turn, error)
+            raise StateLost(crash=False) from error
+        host.metrics.append_s.observe(time.monotonic() - started_s)
+        host.metrics.batch.observe(len(turn.entries))
+        host.metrics.records.inc(len(turn.entries))
+        self._publish(turn, position)
+
+    def _publish(self, turn: Turn, position: int) -> None:
+        first = position - len(turn.entries) + 1
+        self.feed.publish(turn.frames)
+        fences = self.domain.fences
+        records = []
+        for offset, (id_, event) in enumerate(turn.records):
+            frame = turn.frames[offset]
+            if fences(event):
+                self.feed.fence(frame.version)
+            records.append(Committed(first + offset, self.stream, frame.version, id_, event, frame.body))
+        self._host.committed(records)
+        self._host.arm(self.stream, self.due_ms)
+
+    def _settle(self, turn: Turn) -> None:
+        counts: dict[str, int] = {}
+        for ask, answer in turn.settle:
+            if isinstance(answer, Answer):
+                ask.reply.set(answer)
+                outcome = "replayed" if answer.replayed else "ok"
+            else:
+                ask.reply.fail(answer)
+                outcome = _outcome(answer)
+            counts[outcome] = counts.get(outcome, 0) + 1
+        for outcome, count in counts.items():
+            self._host.metrics.commands.labels(outcome).inc(count)
+        for look in turn.looks:
+            look.settle()
+
+    def _fail(self, turn: Turn, error: OndaError) -> None:
+        for ask, _ in turn.settle:
+            ask.reply.fail(error)
+            self._host.metrics.commands.labels(_outcome(error)).inc()
+        for look in reversed(turn.looks):
+            self._mailbox.appendleft(look)
+
+    def refuse_all(self, error: Exception) -> None:
+        """Answer everything in the mailbox with `error`."""
+        while self._mailbox:
+            item = self._mailbox.popleft()
+            if isinstance(item, Ask | Look):
+                item.reply.fail(error)
+
+
+def _outcome(error: Exception) -> str:
+    match error:
+        case Rejected():
+            return "rejected"
+        case IdempotencyMismatch():
+            return "mismatch"
+        case Unavailable():
+            return "unavailable"
+        case UnknownOutcome():
+            return "unknown"
+        case _:
+            return "crashed"

@@ -1,0 +1,155 @@
+"""Commands, events and envelopes to bytes and back; decoders are built once from the domains.
+
+The envelope that is written to the log is, byte for byte, what clients get. Its fields and their order are
+part of the contract on the wire.
+"""
+
+from __future__ import annotations
+
+import re
+from types import ModuleType
+from typing import Any, get_args
+
+import msgspec
+
+from engine.domain import DOMAINS
+from engine.domain.contract import Command, Event
+from engine.errors import Malformed
+
+encode = msgspec.json.Encoder().encode
+
+
+class Envelope(msgspec.Struct, gc=False):
+    """One event as it goes to disk and to everybody who reads the stream."""
+
+    id: str
+    cursor: str
+    stream: str
+    version: int
+    type: str
+    time: str
+    by: str
+    cause: str
+    data: Any
+    patch: dict[str, dict[str, Any]]
+
+
+class StoredEnvelope(msgspec.Struct, gc=False):
+    """What the engine reads back from an envelope; the patch is not decoded."""
+
+    id: str
+    stream: str
+    version: int
+    type: str
+    time: str
+    by: str
+    cause: str
+    data: msgspec.Raw
+
+
+class EnvelopeType(msgspec.Struct, gc=False):
+    """Only the type, for refilling a ring."""
+
+    type: str
+
+
+class AnswerMeta(msgspec.Struct, array_like=True, gc=False):
+    """What stands beside the last record of a command that came with an id, so that its answer can be given
+    again.
+    """
+
+    id: str
+    by: str
+    digest: str
+    count: int
+    result: msgspec.Raw
+
+
+def _members(union: Any) -> tuple[type, ...]:
+    return get_args(union) or (union,)
+
+
+def kebab(name: str) -> str:
+    """Return a class name as it stands in a path: `CreateOrder` -> `create-order`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+
+
+_COMMANDS: dict[str, dict[str, type[Command]]] = {
+    kind: {kebab(member.__name__): member for member in _members(domain.Command)}
+    for kind, domain in DOMAINS.items()
+}
+_COMMAND_TYPES = {kind: frozenset(commands.values()) for kind, commands in _COMMANDS.items()}
+_EVENTS: dict[str, dict[str, type[Event]]] = {
+    kind: {member.__name__: member for member in _members(domain.Event)} for kind, domain in DOMAINS.items()
+}
+_COMMAND_DECODERS = {
+    kind: {name: msgspec.json.Decoder(member) for name, member in commands.items()}
+    for kind, commands in _COMMANDS.items()
+}
+_EVENT_DECODERS = {
+    kind: {name: msgspec.json.Decoder(member).decode for name, member in events.items()}
+    for kind, events in _EVENTS.items()
+}
+_STATE_DECODERS = {kind: msgspec.json.Decoder(domain.State).decode for kind, domain in DOMAINS.items()}
+
+decode_envelope = msgspec.json.Decoder(StoredEnvelope).decode
+decode_type = msgspec.json.Decoder(EnvelopeType).decode
+decode_meta = msgspec.json.Decoder(AnswerMeta).decode
+
+
+def domain_of(kind: str) -> ModuleType:
+    """Return the rules for one kind of stream."""
+    return DOMAINS[kind]
+
+
+def commands(kind: str) -> dict[str, type[Command]]:
+    """Return every command of a kind of stream by its name on the wire, those from inside too."""
+    return _COMMANDS.get(kind, {})
+
+
+def events(kind: str) -> dict[str, type[Event]]:
+    """Return every event of a kind of stream by its type."""
+    return _EVENTS.get(kind, {})
+
+
+def command_types(kind: str) -> frozenset[type[Command]]:
+    """Return the classes of every command of a kind of stream."""
+    return _COMMAND_TYPES[kind]
+
+
+def command_type(kind: str, name: str) -> type[Command] | None:
+    """Return the class of a command by its name in kebab-case."""
+    return _COMMANDS.get(kind, {}).get(name)
+
+
+def decode_command(kind: str, name: str, body: bytes) -> Command:
+    """Read a command from JSON; an empty body counts as `{}`.
+
+    Raises:
+        KeyError: no such command.
+        Malformed: not JSON, or not this command's fields; the detail names the field.
+    """
+    try:
+        decoded: Command = _COMMAND_DECODERS[kind][name].decode(body or b"{}")
+    except msgspec.DecodeError as error:
+        raise Malformed(str(error)) from None
+    except UnicodeDecodeError:
+        raise Malformed("the body is not UTF-8") from None
+    except RecursionError:
+        raise Malformed("the body is nested too deeply") from None
+    return decoded
+
+
+def decode_event(kind: str, type_: str, data: msgspec.Raw | bytes) -> Event:
+    """Read an event's data back.
+
+    Raises:
+        KeyError: no such event: the log was written by a newer version.
+    """
+    event: Event = _EVENT_DECODERS[kind][type_](data)
+    return event
+
+
+def decode_state(kind: str, data: bytes) -> Any:
+    """Read a domain's state as a checkpoint holds it."""
+    return _STATE_DECODERS[kind](data)

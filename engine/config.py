@@ -1,0 +1,153 @@
+"""Every setting of Onda in one frozen struct; the only reader of the environment and the settings file."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from engine.errors import ConfigError
+
+PREFIX = "ONDA_"
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Settings, with their units in their names. Each is documented in `docs/settings.md`."""
+
+    # Where and who
+    data: str = "data"
+    """Folder of the log and the checkpoint; made when it is missing."""
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0 picks a free one."""
+    node_id: str = "onda-1"
+    secret: str = ""
+    """Key of the tokens (HS256); empty: read from `DATA/secret`, which is made on the first start."""
+    open: bool = False
+    """No tokens at all; loopback only."""
+    demo: bool = True
+    """Make the demo shop on the first start."""
+    log_json: bool = False
+    access_log: bool = False
+
+    # Actors
+    mailbox_max: int = 1024
+    """Commands that may wait for one actor; one more is answered 503 `overloaded`."""
+    batch_max: int = 256
+    """Commands that one actor decides before one append."""
+    idle_s: float = 300.0
+    """An actor that nobody used for so long is written out and dropped from memory."""
+    idempotency_s: float = 86_400.0
+    """How long the answer to a command with a key is kept, at least."""
+    restarts_max: int = 5
+    """Crashes of one actor within `restarts_window_s` before it is held down for that long."""
+    restarts_window_s: float = 60.0
+
+    # Feeds
+    ring_frames_max: int = 4096
+    """Frames that one feed keeps for those who come back."""
+    ring_bytes_max: int = 4 * 1024 * 1024
+    feeds_bytes_max: int = 64 * 1024 * 1024
+    """Memory for the rings of feeds that nobody uses at the moment."""
+
+    # Log and checkpoint
+    segment_bytes: int = 16 * 1024 * 1024
+    pad_bytes: int = 0
+    """Pad each batch to this, e.g. 4096 where a torn sector may hurt what was written before; 0: no
+    padding.
+    """
+    reserve_bytes: int = 64 * 1024 * 1024
+    """Free space under which the node goes read-only; 0: only when the disk is full."""
+    checkpoint_s: float = 10.0
+    checkpoint_bytes: int = 32 * 1024 * 1024
+    """Log bytes after which a checkpoint is taken before its time."""
+    refill_bytes: int = 8 * 1024 * 1024
+    """Log behind the checkpoint that is kept so that a recent cursor still resumes by events after a
+    restart.
+    """
+
+    # Reactions
+    reaction_retries: int = 3
+    """Tries after the first one; then the record is parked."""
+    reaction_backoff_ms: int = 100
+    reaction_backoff_ms_max: int = 30_000
+    timer_tick_s: float = 1.0
+    """How late a deadline may be when the wall clock jumps."""
+    shutdown_s: float = 4.0
+    """Time for mailboxes to empty at the end."""
+
+    # Web
+    ping_s: float = 15.0
+    rotate_s: float = 60.0
+    """A stream closes by itself after this, ± 10 %, with a `bye`; 0: never."""
+    send_timeout_s: float = 10.0
+    """A client that takes nothing for so long is cut."""
+    connections_max: int = 10_000
+    connections_per_address_max: int = 10_000
+    outcome_wait_s: float = 2.0
+    """How long the answer to `submit-cart` waits for the shop's word before it is 202."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
+                raise ConfigError(f"{name} must not be negative")
+        for name in ("mailbox_max", "batch_max", "ring_frames_max", "ring_bytes_max", "restarts_max"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1")
+        if self.port > 65_535:
+            raise ConfigError("port must be at most 65535")
+        if self.idempotency_s < 86_400:
+            raise ConfigError("idempotency_s must be at least 86400: clients rely on 24 h")
+        if self.open and self.host not in ("127.0.0.1", "::1", "localhost"):
+            raise ConfigError("open serves without tokens, so host must be a loopback address")
+        if self.secret and len(self.secret) < 32:
+            raise ConfigError("secret must have at least 32 characters")
+
+
+def load(
+    options: Mapping[str, Any] | None = None,
+    file: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[Config, dict[str, str]]:
+    """Return the settings and where each came from: option over environment over file over default.
+
+    Args:
+        options: settings from the command line; `None` values count as not given.
+        file: a TOML file with settings at its top level.
+        environ: the environment; the process's own when not given.
+
+    Raises:
+        ConfigError: an unknown setting, a value of the wrong type, or values that do not go together.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(Config.__struct_fields__, "default")
+    if file is not None:
+        for name, value in _read_file(file).items():
+            values[name] = value
+            sources[name] = f"file {file}"
+    for name in Config.__struct_fields__:
+        text = environ.get(PREFIX + name.upper())
+        if text is not None:
+            values[name] = text
+            sources[name] = f"environment {PREFIX}{name.upper()}"
+    for name, value in (options or {}).items():
+        if value is not None:
+            values[name] = value
+            sources[name] = "option"
+    try:
+        return msgspec.convert(values, Config, strict=False), sources
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _read_file(file: str) -> dict[str, Any]:
+    try:
+        with open(file, "rb") as stream:
+            return tomllib.load(stream)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file}: {error}") from error

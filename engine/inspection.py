@@ -1,0 +1,113 @@
+"""What operators look at: numbers, streams, reactions and parked records of a node."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from engine.actor import Actor
+from engine.checkpoint import Checkpoint, Parked
+from engine.errors import Rejected
+from engine.feed import Feed
+from engine.log import Log
+from engine.reactions import Runner
+from engine.timers import Timers
+
+
+class Host(Protocol):
+    """What can be looked at in a node."""
+
+    log: Log
+    checkpoint: Checkpoint
+    actors: dict[str, Actor]
+    feeds: dict[str, Feed]
+    runners: list[Runner]
+    timers: Timers
+
+
+def statistics(node: Host) -> dict[str, Any]:
+    """Return a node's numbers, those of `engine.metrics.GAUGES` and the log's own under `log`."""
+    log = node.log.statistics()
+    feeds = node.feeds.values()
+    return {
+        "actors": len(node.actors),
+        "mailbox_waiting": sum(actor.waiting for actor in node.actors.values()),
+        "subscribers": sum(len(feed.subscriptions) for feed in feeds),
+        "feeds": len(feeds),
+        "feed_bytes": sum(feed.bytes for feed in feeds),
+        "log_head": node.log.head,
+        "log_first": node.log.first,
+        "log_bytes": log.get("bytes", 0),
+        "log_writable": int(node.log.writable),
+        "checkpoint_position": node.checkpoint.position,
+        "reaction_lag": max((node.log.head - runner.position for runner in node.runners), default=0),
+        "parked": sum(len(runner.parked) for runner in node.runners),
+        "deadlines": len(node.timers),
+        "log": log,
+    }
+
+
+def streams(node: Host) -> list[dict[str, Any]]:
+    """Return the actors in memory: stream, version, commands waiting, subscribers, ring."""
+    return [
+        {
+            "stream": actor.stream,
+            "version": actor.feed.head,
+            "waiting": actor.waiting,
+            "subscribers": len(actor.feed.subscriptions),
+            "ring_frames": len(actor.feed),
+            "ring_bytes": actor.feed.bytes,
+            "held_down": actor.held_down,
+        }
+        for actor in node.actors.values()
+    ]
+
+
+def reactions(node: Host) -> list[dict[str, Any]]:
+    """Return each reaction's name, durable position, and how many records lie between it and the head."""
+    return [
+        {
+            "reaction": runner.reaction.name,
+            "position": runner.position,
+            "lag": node.log.head - runner.position,
+            "parked": len(runner.parked),
+        }
+        for runner in node.runners
+    ]
+
+
+def parked(node: Host) -> list[dict[str, Any]]:
+    """Return the records that reactions gave up on, each with its error and envelope."""
+    return [
+        {
+            "id": parked.id,
+            "reaction": parked.reaction,
+            "stream": parked.stream,
+            "version": parked.version,
+            "error": parked.error,
+            "attempts": parked.attempts,
+            "at_ms": parked.at_ms,
+            "envelope": msgspec.Raw(parked.body),
+        }
+        for runner in node.runners
+        for parked in runner.parked
+    ]
+
+
+def find_parked(node: Host, id: int) -> tuple[Runner, Parked]:
+    """Return a parked record that is the first of its stream, and the runner that parked it.
+
+    Raises:
+        KeyError: no such record.
+        Rejected: `not_first`.
+    """
+    for runner in node.runners:
+        for parked in runner.parked:
+            if parked.id == id:
+                if runner.first_parked(parked.stream).id != id:
+                    raise Rejected(
+                        "not_first", "an earlier record of this stream is parked; begin with that one"
+                    )
+                return runner, parked
+    raise KeyError(id)

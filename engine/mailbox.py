@@ -1,0 +1,71 @@
+"""What lies in an actor's mailbox, and what comes out of its turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from engine.answers import Answer
+from engine.domain.contract import Command, Event
+from engine.waiting import Reply
+
+
+class Ask:
+    """A command. `id` is what makes it idempotent (None: nobody can repeat it); `cause` stands in its
+    envelopes.
+    """
+
+    __slots__ = ("by", "cause", "command", "id", "reply")
+
+    def __init__(self, command: Command, by: str, id_: str | None, cause: str | None) -> None:
+        self.command = command
+        self.by = by
+        self.id = id_
+        self.cause = cause
+        self.reply: Reply[Answer] = Reply()
+
+
+class Look:
+    """A wish to look at the durable state: `take` is called between two turns."""
+
+    __slots__ = ("_take", "reply")
+
+    def __init__(self, take: Callable[[], Any]) -> None:
+        self._take = take
+        self.reply: Reply[Any] = Reply()
+
+    def settle(self) -> None:
+        """Look now."""
+        try:
+            self.reply.set(self._take())
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the one who asked
+            self.reply.fail(error)
+
+
+class Wake:
+    """A deadline may have come."""
+
+    __slots__ = ()
+
+
+class Committed(NamedTuple):
+    """One durable record as reactions see it. `body` is its envelope."""
+
+    position: int
+    stream: str
+    version: int
+    id: str
+    event: Event
+    body: bytes
+
+
+class StateLost(Exception):
+    """The state in memory is ahead of the log, or broken, and must be rebuilt.
+
+    Args:
+        crash: it was a fault (counts against the restart budget), not only a refused append.
+    """
+
+    def __init__(self, crash: bool) -> None:
+        super().__init__("crash" if crash else "append refused")
+        self.crash = crash

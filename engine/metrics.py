@@ -1,0 +1,82 @@
+"""Every metric, declared once. Each node has its own, so that two nodes in one process do not mix theirs.
+
+Counters are fed once per batch, never once per delivery; gauges are read from `Node.statistics()` when asked
+for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+GAUGES = {
+    "actors": "Actors in memory",
+    "mailbox_waiting": "Commands waiting in mailboxes",
+    "subscribers": "Open subscriptions",
+    "feeds": "Feeds in memory",
+    "feed_bytes": "Bytes of frames in the feeds' rings",
+    "log_head": "Position of the last durable record",
+    "log_first": "Position of the oldest record kept",
+    "log_bytes": "Bytes of the log on disk",
+    "log_writable": "1 when appends are taken, 0 when the disk is full",
+    "checkpoint_position": "Log position of the last checkpoint",
+    "reaction_lag": "Records that the slowest reaction has still to look at",
+    "parked": "Records that a reaction gave up on and an operator has to look at",
+    "deadlines": "Streams that want to be woken later",
+}
+"""Name (without the prefix `onda_`) -> help, for values that `Node.statistics()` returns under the same
+names.
+"""
+
+
+class Metrics:
+    """The metrics of one node."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.commands = Counter(
+            "onda_commands", "Commands answered", ["outcome"], registry=registry
+        )  # ok, replayed, rejected, mismatch, unavailable, unknown, crashed
+        self.records = Counter("onda_records", "Records made durable", registry=registry)
+        self.batch = Histogram(
+            "onda_append_records", "Records in one append of an actor", buckets=_SIZES, registry=registry
+        )
+        self.append_s = Histogram(
+            "onda_append_seconds",
+            "From handing over an append to durable",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.sync_s = Histogram(
+            "onda_sync_seconds", "One write and fdatasync of the log", buckets=_SECONDS, registry=registry
+        )
+        self.sync_batch = Histogram(
+            "onda_sync_records", "Records in one write of the log", buckets=_SIZES, registry=registry
+        )
+        self.deliveries = Counter("onda_deliveries", "Frames taken by subscribers", registry=registry)
+        self.delivery_lag_s = Histogram(
+            "onda_delivery_lag_seconds",
+            "From durable to taken by a subscriber (oldest frame of each take)",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.resumes = Counter(
+            "onda_resumes", "Subscriptions and syncs by how they started", ["kind"], registry=registry
+        )  # snapshot, delta, expired, epoch, ahead
+        self.lagging = Counter("onda_lagging", "Subscribers cut for falling behind", registry=registry)
+        self.reactions = Counter(
+            "onda_reactions", "Records handled by reactions", ["reaction", "outcome"], registry=registry
+        )  # done, retried, parked
+        self.restarts = Counter("onda_actor_restarts", "Actors rebuilt after a crash", registry=registry)
+        self.checkpoints = Counter("onda_checkpoints", "Checkpoints taken", registry=registry)
+        self._gauges = {name: Gauge(f"onda_{name}", text, registry=registry) for name, text in GAUGES.items()}
+
+    def render(self, statistics: dict[str, Any]) -> bytes:
+        """Return the text that Prometheus reads, with the gauges as in `statistics`."""
+        for name, gauge in self._gauges.items():
+            gauge.set(statistics[name])
+        return generate_latest(self.registry)

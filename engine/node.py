@@ -1,0 +1,392 @@
+"""A node: opens checkpoint, log, actors, reactions and timers in one nursery.
+
+    async with open_node(Config(data="shop")) as node:
+        answer = await node.ask("store:s1", CreateOrder(lines=[Line("ramen", 2)]), by="owner:kim")
+
+Tasks: one per actor in memory, one per reaction (and per stream that it is busy with), one for timers, one
+for upkeep. None of them belongs to a request. A fault of log or disk ends them all and comes out of the
+`async with`.
+
+At the end: no new commands, subscribers are told, reactions stop, mailboxes run empty, a last checkpoint is
+taken, and the log is sealed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import structlog
+import trio
+
+from engine import codec, inspection
+from engine.actor import Actor
+from engine.answers import Answer
+from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.clock import Clock, SystemClock
+from engine.config import Config
+from engine.domain.contract import Command
+from engine.errors import LogCorrupt, LogFailed, Malformed, Rejected, Stopping
+from engine.feed import Feed, Snapshot, Subscription
+from engine.follow import Follow
+from engine.log import Log
+from engine.log.memory import MemoryLog
+from engine.mailbox import Ask, Committed
+from engine.metrics import Metrics
+from engine.reactions import Reaction, Runner
+from engine.records import Cursor, split_stream
+from engine.replay import rebuild, replay
+from engine.supervisor import supervise
+from engine.tail import Tail
+from engine.timers import Timers
+from engine.upkeep import Upkeep
+
+MEMORY = ":memory:"
+"""`Config.data` for a node that keeps nothing on disk."""
+
+logger = structlog.get_logger("onda.node")
+
+
+class Node:
+    """One running engine. Made by `open_node`."""
+
+    def __init__(
+        self, config: Config, clock: Clock, log: Log, checkpoint: Checkpoint, metrics: Metrics
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.log = log
+        self.checkpoint = checkpoint
+        self.metrics = metrics
+        self.epoch = log.epoch
+        self.node_id = config.node_id
+        self.draining = False
+        self.actors: dict[str, Actor] = {}
+        self.feeds: dict[str, Feed] = {}
+        self.runners: list[Runner] = []
+        self.tail = Tail(log.head)
+        self.timers = Timers(clock, self._wake, config.timer_tick_s)
+        self.upkeep = Upkeep(self)
+        self._stores: set[str] = set()
+        self._scopes: dict[str, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+        self._background = trio.CancelScope()
+
+    # Commands
+
+    async def ask(
+        self, stream: str, command: Command, *, by: str = "service:embedded", id: str | None = None
+    ) -> Answer:
+        """Send a command and wait for its answer, which comes once its events are durable.
+
+        Args:
+            stream: whose command it is: `store:s1`, `table:s1/3`, `user:u1`.
+            by: who sends it, `<role>:<name>` (`table:s1/3` for a table's own device).
+            id: makes it idempotent: the same `by` and `id` give the first answer again for at least
+                `Config.idempotency_s`, also after a restart.
+
+        Raises:
+            Rejected: the rules say no (`unknown_store` where there is no such store).
+            IdempotencyMismatch: the id was used with another command.
+            Unavailable: nothing happened; try again later (`Overloaded`, `ReadOnly`, `Stopping`).
+            UnknownOutcome: it may have happened; ask again with the same id, after a restart.
+            Crashed: a fault in the rules; nothing happened.
+
+        Being cancelled ends only the wait; the command goes on.
+        """
+        if self.draining:
+            raise Stopping
+        return await self.ask_inside(stream, command, by=by, id=id, cause=None)
+
+    async def ask_inside(
+        self, stream: str, command: Command, *, by: str, id: str | None, cause: str | None
+    ) -> Answer:
+        """As `ask`, for what follows from a record (`cause` is its id); goes on while the node drains."""
+        kind, ids = split_stream(stream)
+        if type(command) not in codec.command_types(kind):
+            raise Malformed(f"{type(command).__name__} is not a command of a {kind}")
+        self._check_parent(kind, ids)
+        ask = Ask(command, by, id, cause)
+        self._actor(stream).ask(ask)
+        return await ask.reply.wait()
+
+    def _check_parent(self, kind: str, ids: tuple[str, ...]) -> None:
+        """A table exists once its store does."""
+        if kind == "table" and f"store:{ids[0]}" not in self._stores:
+            raise Rejected("unknown_store", f"there is no store {ids[0]}")
+
+    # Reading
+
+    async def read(self, stream: str) -> Snapshot:
+        """Return a stream's durable state and the cursor that it belongs to.
+
+        Raises:
+            Rejected: `unknown_store`.
+        """
+        self._check_exists(stream)
+        actor = self._actor(stream)
+        return await actor.look(lambda: self._snapshot(actor))
+
+    def _snapshot(self, actor: Actor) -> Snapshot:
+        return Snapshot(f"{self.epoch}-{actor.version}", actor.version, actor.view())
+
+    async def subscribe(self, stream: str, after: Cursor | None = None) -> Subscription:
+        """Follow a stream from a cursor, or from a snapshot when there is none or it cannot be used.
+
+        Raises:
+            Rejected: `unknown_store`.
+            Stopping: the node is going down.
+        """
+        self._check_exists(stream)
+        actor = self._actor(stream)
+        return await actor.look(lambda: self._subscribe(actor, after))
+
+    def _subscribe(self, actor: Actor, after: Cursor | None) -> Subscription:
+        if self.draining:
+            raise Stopping
+        feed, reset = actor.feed, None
+        if after is not None:
+            if after.epoch != self.epoch:
+                reset = "epoch"
+            elif after.version > feed.head:
+                reset = "ahead"
+            elif after.version < feed.low:
+                reset = "expired"
+        self.metrics.resumes.labels(reset or ("delta" if after else "snapshot")).inc()
+        if after is not None and reset is None:
+            return Subscription(feed, self.epoch, after.version, None, None, self.metrics)
+        snapshot = self._snapshot(actor)
+        return Subscription(feed, self.epoch, snapshot.version, snapshot, reset, self.metrics)
+
+    async def exists(self, stream: str) -> bool:
+        """Return whether a stream can be read: stores that were made, their tables, and every user."""
+        try:
+            self._check_exists(stream)
+        except Rejected:
+            return False
+        await trio.lowlevel.checkpoint()
+        return True
+
+    def _check_exists(self, stream: str) -> None:
+        kind, ids = split_stream(stream)
+        if kind == "store" and stream not in self._stores:
+            raise Rejected("unknown_store", f"there is no store {ids[0]}")
+        self._check_parent(kind, ids)
+
+    # Operators
+
+    @property
+    def writable(self) -> bool:
+        """False while the disk is full: commands are refused with `ReadOnly`."""
+        return self.log.writable
+
+    def statistics(self) -> dict[str, Any]:
+        """Return numbers for operators; those that are metrics are described in `engine.metrics.GAUGES`."""
+        return inspection.statistics(self)
+
+    def render_metrics(self) -> bytes:
+        """Return all metrics in the text format of Prometheus."""
+        return self.metrics.render(self.statistics())
+
+    def parked(self) -> list[dict[str, Any]]:
+        """Return the records that reactions gave up on, each with its error; the first of a stream holds
+        the others.
+        """
+        return inspection.parked(self)
+
+    async def replay_parked(self, id: int) -> None:
+        """Handle a parked record again, and then those parked behind it.
+
+        Raises:
+            KeyError: no such record is parked.
+            Rejected: `not_first` when an earlier record of its stream is parked; `replay_failed` when it
+            failed again.
+        """
+        runner, parked = inspection.find_parked(self, id)
+        try:
+            await runner.replay(parked)
+        except (LogFailed, LogCorrupt, Rejected):
+            raise
+        except Exception as error:
+            logger.warning("replay of a parked record failed", id=id, error=str(error))
+            raise Rejected("replay_failed", f"it failed again: {error}") from error
+
+    async def skip_parked(self, id: int) -> None:
+        """Give up on a parked record for good, and handle those parked behind it. Raises as
+        `replay_parked`.
+        """
+        runner, parked = inspection.find_parked(self, id)
+        await runner.skip(parked)
+
+    # What actors, reactions and upkeep call
+
+    def new_feed(self, stream: str) -> Feed:
+        config = self.config
+        feed = Feed(stream, config.ring_frames_max, config.ring_bytes_max, self.metrics)
+        self.feeds[stream] = feed
+        return feed
+
+    def new_actor(self, stream: str) -> Actor:
+        actor = Actor(stream, self.feeds.get(stream) or self.new_feed(stream), self)
+        self.actors[stream] = actor
+        return actor
+
+    def _actor(self, stream: str) -> Actor:
+        actor = self.actors.get(stream)
+        if actor is None:
+            actor = self.new_actor(stream)
+            self._start_actor(actor)
+        return actor
+
+    def _start_actor(self, actor: Actor) -> None:
+        assert self._nursery is not None
+        scope = self._scopes[actor.stream] = trio.CancelScope()
+        self._nursery.start_soon(self._run_actor, actor, scope)
+
+    async def _run_actor(self, actor: Actor, scope: trio.CancelScope) -> None:
+        with scope:
+            await supervise(actor, self.config, self.metrics)
+
+    def drop_actor(self, actor: Actor) -> None:
+        """Forget an idle actor that is complete in the checkpoint; its ring stays for a while."""
+        del self.actors[actor.stream]
+        self._scopes.pop(actor.stream).cancel()
+
+    def committed(self, records: Sequence[Committed]) -> None:
+        """Take note of durable records of one stream."""
+        first, last = records[0], records[-1]
+        if first.version == 1 and first.stream.startswith("store:"):
+            self._stores.add(first.stream)
+        self.upkeep.changed(first.stream, last.position, sum(len(record.body) for record in records))
+        self.tail.add(records)
+
+    def arm(self, stream: str, due_ms: int | None) -> None:
+        self.timers.arm(stream, due_ms)
+
+    def _wake(self, stream: str) -> None:
+        self._actor(stream).wake()
+
+    async def rebuild(self, actor: Actor) -> None:
+        self.upkeep.touched(actor.stream)
+        await rebuild(self, actor)
+
+    async def saved_answer(self, stream: str, key: str) -> Answer | None:
+        return await self.checkpoint.load_answer(stream, key)
+
+    # Start and end
+
+    async def start(self, nursery: trio.Nursery, reactions: Sequence[Reaction]) -> None:
+        """Replay what is on disk, then start every task."""
+        started_s = trio.current_time()
+        evolved = await replay(self)
+        for stream in await self.checkpoint.stores():
+            self._stores.add(stream)
+        for stream, due_ms in await self.checkpoint.deadlines():
+            self.arm(stream, due_ms)
+        for actor in self.actors.values():
+            if actor.kind == "store" and actor.version > 0:
+                self._stores.add(actor.stream)
+            self.upkeep.touched(actor.stream)
+            self.arm(actor.stream, actor.due_ms)
+        logger.info("replayed", records=evolved, seconds=round(trio.current_time() - started_s, 3))
+        positions = await self.checkpoint.positions()
+        for reaction in reactions:
+            runner = Runner(reaction, self, positions.get(reaction.name, self.log.first - 1))
+            await runner.load()
+            self.runners.append(runner)
+        self._nursery = nursery
+        for actor in list(self.actors.values()):
+            self._start_actor(actor)
+        nursery.start_soon(self._run_background)
+        nursery.start_soon(self._watch_log)
+
+    async def _run_background(self) -> None:
+        with self._background:
+            async with trio.open_nursery() as nursery:
+                for runner in self.runners:
+                    nursery.start_soon(runner.run)
+                nursery.start_soon(self.timers.run)
+                nursery.start_soon(self.upkeep.run)
+
+    async def _watch_log(self) -> None:
+        raise await self.log.wait_failed()
+
+    async def stop(self) -> None:
+        """Drain: refuse new commands, end subscriptions, let mailboxes run empty, take the last checkpoint."""
+        if self.draining:
+            return
+        self.draining = True
+        self._background.cancel()
+        for feed in self.feeds.values():
+            feed.close()
+        with trio.move_on_after(self.config.shutdown_s) as scope:
+            for actor in list(self.actors.values()):
+                if not actor.held_down:
+                    await actor.look(lambda: None)
+            await self.upkeep.take()
+        if scope.cancelled_caught:
+            logger.warning("stopped before everything was written out; the next start replays it")
+
+
+@asynccontextmanager
+async def open_node(
+    config: Config | None = None, *, reactions: Sequence[Reaction] = (), clock: Clock | None = None
+) -> AsyncIterator[Node]:
+    """Open a node on `config.data` (`":memory:"` keeps nothing on disk); it runs until the `async with` ends.
+
+    Args:
+        config: settings; the defaults when not given.
+        reactions: what follows from records beside Onda's own flow.
+        clock: time and ids; tests hand in their own.
+
+    Raises:
+        LogLocked: another process has the folder open.
+        LogCorrupt: what was acknowledged is damaged; nothing was changed.
+        LogTooNew: a newer version wrote the folder.
+        LogFailed: a disk call failed; at the start or while running.
+    """
+    config = config or Config()
+    metrics = Metrics()
+    try:
+        async with AsyncExitStack() as stack:
+            checkpoint, log = await _open_disk(config, stack, metrics)
+            node = Node(config, clock or SystemClock(), log, checkpoint, metrics)
+            async with trio.open_nursery() as nursery:
+                await node.start(nursery, [Follow(node).reaction, *reactions])
+                try:
+                    yield node
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await node.stop()
+                    nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise _single(group) from None
+
+
+async def _open_disk(config: Config, stack: AsyncExitStack, metrics: Metrics) -> tuple[Checkpoint, Log]:
+    if config.data == MEMORY:
+        checkpoint = await open_checkpoint(MEMORY)
+        stack.push_async_callback(checkpoint.close)
+        return checkpoint, MemoryLog()
+    os.makedirs(config.data, exist_ok=True)
+    raise NotImplementedError
+
+
+def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one error that says what happened: a fault of the log before others, an only error as
+    itself.
+    """
+    leaves: list[BaseException] = []
+    waiting: list[BaseException] = [group]
+    while waiting:
+        error = waiting.pop()
+        if isinstance(error, BaseExceptionGroup):
+            waiting.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    for error in leaves:
+        if isinstance(error, LogFailed | LogCorrupt):
+            return error
+    return leaves[0] if len(leaves) == 1 else group

@@ -1,0 +1,271 @@
+"""Reactions: what follows from records, at least once, in order per stream, with a durable position.
+
+A reaction looks at every record of the log in order and handles those of its types. Records of one stream are
+handled one after the other, in a lane of their own; lanes run side by side. Its position is the last record
+before the oldest that is not yet done; checkpoints save it, and after a start it goes on from there. Handlers
+therefore see a record again after a crash, and hand on ids derived from the record so that the effect is
+once.
+
+A failed handler is tried again: 1 try + n retries, exponential backoff with full jitter. Attempts are counted
+before the handler runs, and the count outlives the process: the first attempt counts with the record itself,
+each start that finds records which may have been tried writes that down, and so does each retry. A record
+that kills the process is therefore parked like any other after its last attempt. While a stream has a parked
+record, its later records for this reaction are parked behind it; `replay` and `skip` let them go on.
+`Unavailable` (no space, too much waiting) is nobody's fault: it is waited out and not counted.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, Protocol
+
+import structlog
+import trio
+
+from engine.checkpoint import Checkpoint, Parked
+from engine.clock import Clock
+from engine.codec import decode_envelope, decode_event
+from engine.config import Config
+from engine.errors import CursorUnusable, LogCorrupt, LogFailed, OndaError, Unavailable, UnknownOutcome
+from engine.log import Log
+from engine.mailbox import Committed
+from engine.metrics import Metrics
+from engine.records import Entry
+from engine.tail import Tail
+
+SWEEP_S = 5.0
+"""How often the log itself is looked at, as a net under the tail (the outbox sweep)."""
+OPEN_MAX = 1024
+"""Records that one reaction has under way or waiting in lanes."""
+
+logger = structlog.get_logger("onda.reactions")
+
+
+class Reaction(NamedTuple):
+    """What follows from some types of event.
+
+    `handle` must be idempotent: it may see a record again. `types` are class names of events.
+    """
+
+    name: str
+    types: frozenset[str]
+    handle: Callable[[Committed], Awaitable[None]]
+
+
+class Host(Protocol):
+    """What a runner needs of its node."""
+
+    config: Config
+    clock: Clock
+    log: Log
+    checkpoint: Checkpoint
+    metrics: Metrics
+    tail: Tail
+
+
+class Runner:
+    """Runs one reaction."""
+
+    def __init__(self, reaction: Reaction, host: Host, position: int) -> None:
+        self.reaction = reaction
+        self._host = host
+        self._read = position  # everything up to here was taken from the log
+        self._open: deque[int] = deque()  # positions taken and perhaps not done, in order
+        self._done: set[int] = set()
+        self._lanes: dict[str, deque[Committed]] = {}
+        self._room = trio.Event()
+        self._reruns: list[tuple[int, int]] = []
+        self._attempts: dict[int, int] = {}
+        self._parked: dict[str, list[Parked]] = {}
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def position(self) -> int:
+        """Everything up to here is done (or parked)."""
+        return self._open[0] - 1 if self._open else self._read
+
+    @property
+    def parked(self) -> list[Parked]:
+        """Records that wait for an operator, in the order of the log within each stream."""
+        return [parked for stream in self._parked.values() for parked in stream]
+
+    async def load(self) -> None:
+        """Read what earlier runs have left, and write down that this start may try records again."""
+        host, name = self._host, self.reaction.name
+        self._reruns, self._attempts = await host.checkpoint.tries(name)
+        if host.log.head > self._read:
+            await host.checkpoint.add_rerun(name, self._read, host.log.head)
+            self._reruns.append((self._read, host.log.head))
+        for parked in await host.checkpoint.parked():
+            if parked.reaction == name:
+                self._parked.setdefault(parked.stream, []).append(parked)
+
+    async def run(self) -> None:
+        """Follow the log for ever."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            while True:
+                for record in await self._next():
+                    self._read = record.position
+                    if type(record.event).__name__ in self.reaction.types:
+                        self._take(record, nursery)
+                while len(self._open) >= OPEN_MAX:
+                    self._room = trio.Event()
+                    await self._room.wait()
+
+    async def _next(self) -> list[Committed]:
+        tail, log = self._host.tail, self._host.log
+        records = tail.after(self._read, OPEN_MAX)
+        if records:
+            await trio.lowlevel.checkpoint()
+            return records
+        if records is not None:
+            await tail.wait_beyond(self._read, SWEEP_S)
+            records = tail.after(self._read, OPEN_MAX)
+            if records or log.head <= self._read:
+                return records or []
+        try:
+            return [to_committed(position, entry) for position, entry in await log.read(self._read)]
+        except CursorUnusable as error:
+            raise LogCorrupt(
+                "log", 0, f"records after {self._read} are gone, {self.reaction.name} needs them"
+            ) from error
+
+    def _take(self, record: Committed, nursery: trio.Nursery) -> None:
+        self._open.append(record.position)
+        lane = self._lanes.get(record.stream)
+        if lane is None:
+            self._lanes[record.stream] = deque((record,))
+            nursery.start_soon(self._run_lane, record.stream)
+        else:
+            lane.append(record)
+
+    async def _run_lane(self, stream: str) -> None:
+        lane = self._lanes[stream]
+        while lane:
+            record = lane[0]
+            await self._handle(record)
+            lane.popleft()
+            self._attempts.pop(record.position, None)
+            self._finish(record.position)
+        del self._lanes[stream]
+
+    def _finish(self, position: int) -> None:
+        self._done.add(position)
+        while self._open and self._open[0] in self._done:
+            self._done.discard(self._open.popleft())
+        self._room.set()
+
+    async def _handle(self, record: Committed) -> None:
+        """Bring one record to its end: handled, or parked."""
+        if record.stream in self._parked:
+            await self._park(record, 0, "an earlier record of this stream is parked")
+            return
+        config, name = self._host.config, self.reaction.name
+        attempt = self._attempts.get(record.position, 1)
+        attempt += sum(low < record.position <= high for low, high in self._reruns)
+        last = "the process ended during each attempt"
+        while attempt <= 1 + config.reaction_retries:
+            error = await self._try(record)
+            if error is None:
+                self._host.metrics.reactions.labels(name, "done").inc()
+                return
+            last = f"{type(error).__name__}: {error}"
+            attempt += 1
+            if attempt <= 1 + config.reaction_retries:
+                self._host.metrics.reactions.labels(name, "retried").inc()
+                await self._host.checkpoint.count_attempt(name, record.position, attempt)
+                await trio.sleep(backoff_s(attempt - 2, config))
+        await self._park(record, attempt - 1, last)
+
+    async def _try(self, record: Committed) -> Exception | None:
+        """Run the handler once; wait out what is only unavailable."""
+        waited = 0
+        while True:
+            try:
+                await self.reaction.handle(record)
+            except (LogFailed, LogCorrupt):
+                raise
+            except (
+                Unavailable,
+                UnknownOutcome,
+            ):  # after an unknown outcome the log has failed: the process ends
+                await trio.sleep(backoff_s(waited, self._host.config))
+                waited = min(waited + 1, 16)
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
+                level = logger.warning if isinstance(error, OndaError) else logger.exception
+                level("reaction failed", reaction=self.reaction.name, stream=record.stream, error=str(error))
+                return error
+            else:
+                return None
+
+    async def _park(self, record: Committed, attempts: int, error: str) -> None:
+        name = self.reaction.name
+        logger.error(
+            "record parked", reaction=name, stream=record.stream, version=record.version, error=error
+        )
+        parked = Parked(
+            0, name, record.stream, record.position, record.version, record.body, error, attempts,
+            self._host.clock.now_ms(),
+        )  # fmt: skip
+        stored = await self._keep_trying(lambda: self._host.checkpoint.park(parked))
+        queue = self._parked.setdefault(record.stream, [])
+        if all(other.id != stored.id for other in queue):
+            queue.append(stored)
+        self._host.metrics.reactions.labels(name, "parked").inc()
+
+    async def _keep_trying(self, work: Callable[[], Awaitable[Parked]]) -> Parked:
+        waited = 0
+        while True:
+            try:
+                return await work()
+            except Unavailable:
+                await trio.sleep(backoff_s(waited, self._host.config))
+                waited = min(waited + 1, 16)
+
+    def first_parked(self, stream: str) -> Parked:
+        """Return the record that holds the others of its stream."""
+        return self._parked[stream][0]
+
+    async def replay(self, parked: Parked) -> None:
+        """Handle a parked record again, once, and after it those that stand behind it.
+
+        Raises:
+            Exception: what the handler raised; the record stays parked.
+        """
+        queue = self._parked[parked.stream]
+        while queue:
+            head = queue[0]
+            await self.reaction.handle(_from_parked(head))
+            await self._host.checkpoint.unpark(head.id)
+            del queue[0]
+        del self._parked[parked.stream]
+
+    async def skip(self, parked: Parked) -> None:
+        """Give up on a parked record, and handle those that stand behind it."""
+        queue = self._parked[parked.stream]
+        await self._host.checkpoint.unpark(parked.id)
+        queue.remove(parked)
+        if queue:
+            await self.replay(queue[0])
+        else:
+            del self._parked[parked.stream]
+
+
+def backoff_s(retry: int, config: Config) -> float:
+    """Return how long to wait before retry number `retry` (from 0): full jitter under a doubling bound."""
+    bound_ms = min(config.reaction_backoff_ms_max, config.reaction_backoff_ms * 2**retry)
+    return random.uniform(0, bound_ms) / 1000
+
+
+def to_committed(position: int, entry: Entry) -> Committed:
+    """Read a record back from the log's bytes."""
+    envelope = decode_envelope(entry.body)
+    event = decode_event(entry.stream.partition(":")[0], envelope.type, envelope.data)
+    return Committed(position, entry.stream, entry.version, envelope.id, event, entry.body)
+
+
+def _from_parked(parked: Parked) -> Committed:
+    return to_committed(parked.position, Entry(parked.stream, parked.version, b"", parked.body))

@@ -1,0 +1,163 @@
+"""Upkeep: takes checkpoints, drops idle actors from memory, and lets the log go behind both.
+
+A checkpoint is fuzzy: its position is taken first, then each changed actor is looked at between two of its
+turns, so nothing stands still. What it saves may be newer than its position, never older.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Protocol
+
+import structlog
+import trio
+
+from engine.actor import Actor
+from engine.answers import Known
+from engine.checkpoint import Checkpoint, Moment, SavedState
+from engine.clock import Clock
+from engine.config import Config
+from engine.errors import Unavailable
+from engine.feed import Feed
+from engine.log import Log
+from engine.metrics import Metrics
+from engine.reactions import Runner
+from engine.tail import Tail
+
+LOOKS_PER_SLICE = 32
+REFILL_MARKS = 8
+
+logger = structlog.get_logger("onda.upkeep")
+
+
+class Host(Protocol):
+    """What the upkeep needs of its node."""
+
+    config: Config
+    clock: Clock
+    log: Log
+    checkpoint: Checkpoint
+    metrics: Metrics
+    tail: Tail
+    actors: dict[str, Actor]
+    feeds: dict[str, Feed]
+    runners: list[Runner]
+
+    def drop_actor(self, actor: Actor) -> None: ...
+
+
+class Upkeep:
+    """The upkeep of one node. Tell it with `changed` what was committed."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._changed: set[str] = set()
+        self._bytes = 0  # of log since the last checkpoint
+        self._total_bytes = 0
+        self._marks: deque[tuple[int, int]] = deque([(host.checkpoint.refill, 0)])
+        self._due = trio.Event()
+        self._lock = trio.Lock()
+
+    def changed(self, stream: str, position: int, size: int) -> None:
+        """Note that records of a stream were committed up to `position`, `size` bytes of them."""
+        self._changed.add(stream)
+        self._bytes += size
+        self._total_bytes += size
+        if self._total_bytes - self._marks[-1][1] > self._host.config.refill_bytes / REFILL_MARKS:
+            self._marks.append((position, self._total_bytes))
+            while (
+                len(self._marks) > 1
+                and self._total_bytes - self._marks[1][1] > self._host.config.refill_bytes
+            ):
+                self._marks.popleft()
+        if self._bytes > self._host.config.checkpoint_bytes:
+            self._due.set()
+
+    def touched(self, stream: str) -> None:
+        """Note that a stream's saved state is behind the log, whatever the reason."""
+        self._changed.add(stream)
+
+    async def run(self) -> None:
+        """Take a checkpoint now and then, for ever."""
+        while True:
+            with trio.move_on_after(self._host.config.checkpoint_s):
+                await self._due.wait()
+            self._due = trio.Event()
+            await self.take()
+            self._drop_idle()
+
+    async def take(self) -> bool:
+        """Take a checkpoint if anything changed; return whether disk and memory agree now."""
+        async with self._lock:
+            try:
+                await self._take()
+            except Unavailable as error:  # no space, or an actor that is held down cannot be looked at
+                logger.error("no checkpoint", why=error.detail)
+                return False
+            return True
+
+    async def _take(self) -> None:
+        host = self._host
+        positions = {runner.reaction.name: runner.position for runner in host.runners}
+        position = host.tail.high
+        if position == host.checkpoint.position and not self._changed:
+            return
+        changed, self._changed = self._changed, set()
+        self._bytes = 0
+        try:
+            states, answers = await self._collect(changed)
+            horizon_ms = host.clock.now_ms() - int(host.config.idempotency_s * 1000)
+            refill = min(self._marks[0][0], position)
+            floor = host.log.head
+            await host.checkpoint.take(
+                Moment(position, floor, refill, states, answers, positions, horizon_ms)
+            )
+        except BaseException:
+            self._changed |= changed
+            raise
+        for saved in states:
+            actor = host.actors[saved.stream]
+            actor.saved_version = saved.version
+            actor.memory.sweep(host.clock.now_ms())
+        for stream, key, _ in answers:
+            host.actors[stream].memory.mark_saved(key)
+        host.metrics.checkpoints.inc()
+        await host.log.trim(min(refill, *positions.values()) if positions else refill)
+
+    async def _collect(self, streams: set[str]) -> tuple[list[SavedState], list[tuple[str, str, Known]]]:
+        states: list[SavedState] = []
+        answers: list[tuple[str, str, Known]] = []
+        for count, stream in enumerate(streams):
+            actor = self._host.actors[stream]  # a changed actor is never dropped
+            saved, unsaved = await actor.look(lambda actor=actor: (actor.saved(), actor.memory.unsaved()))
+            states.append(saved)
+            answers.extend((stream, key, known) for key, known in unsaved.items())
+            if count % LOOKS_PER_SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        return states, answers
+
+    def _drop_idle(self) -> None:
+        """Forget actors that nobody used for a while and that are complete in the checkpoint, and rings
+        beyond their bound.
+        """
+        host = self._host
+        horizon_s = time.monotonic() - host.config.idle_s
+        for actor in list(host.actors.values()):
+            if actor.used_s < horizon_s and actor.idle and not self._is_needed(actor):
+                host.drop_actor(actor)
+        unused = [feed for stream, feed in host.feeds.items() if stream not in host.actors]
+        surplus = sum(feed.bytes for feed in unused) - host.config.feeds_bytes_max
+        for feed in sorted(unused, key=lambda feed: feed.used_s):
+            if surplus <= 0:
+                break
+            surplus -= feed.bytes
+            del host.feeds[feed.stream]
+
+    def _is_needed(self, actor: Actor) -> bool:
+        return (
+            actor.stream in self._changed
+            or actor.version != actor.saved_version
+            or bool(actor.feed.subscriptions)
+            or bool(actor.memory.unsaved())
+        )
