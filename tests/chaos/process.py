@@ -1,0 +1,223 @@
+"""A real server process with its own data folder, on one port over all its lives; never left running.
+
+The process gets SIGKILL with the death of the thread that started it (Linux), so that even a killed test run
+leaves nothing behind: that is why it is started from the main thread, not by `trio.lowlevel.open_process`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import jwt
+import trio
+
+from tests.chaos.deadline import wait_until
+
+ROOT = Path(__file__).parents[2]
+SECRET = "ab" * 32
+"""What the tests' servers sign tokens with, so that tokens can be made before the first start."""
+
+LINES_KEPT = 400
+LISTENING = re.compile(rb"listening on http://\S+:(\d+)")
+START_WITHIN_S = 20.0
+
+
+class DidNotStart(Exception):
+    """The process ended, or took too long, before it listened; the message holds what it said."""
+
+
+class Server:
+    """One data folder and port, and whichever process is serving them at the moment."""
+
+    def __init__(self, data: Path, *options: str, env: Mapping[str, str] | None = None) -> None:
+        self.data = data
+        self.port = free_port()
+        self.said: deque[str] = deque(maxlen=LINES_KEPT)
+        self._command = [
+            sys.executable,
+            "-m",
+            "web.cli",
+            "serve",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+        ]
+        self._command += ["--data", str(data), *options]
+        self._env = {**os.environ, "ONDA_SECRET": SECRET, "PYTHONUNBUFFERED": "1", **(env or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._listening = trio.Event()
+        self._ended = trio.Event()
+
+    @property
+    def base(self) -> str:
+        """Where it serves."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The running process."""
+        assert self._process is not None, "not running"
+        return self._process.pid
+
+    def rss_bytes(self) -> int:
+        """Memory of the process that is in RAM."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+    def launch(self, nursery: trio.Nursery, preexec: Callable[[], None] | None = None) -> None:
+        """Start a process; do not wait for anything."""
+        assert self._process is None, "running already"
+        self._listening, self._ended = trio.Event(), trio.Event()
+        self._process = subprocess.Popen(
+            self._command,
+            cwd=ROOT,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=lambda: _prepare(preexec),
+        )
+        nursery.start_soon(self._watch, self._process, self._listening, self._ended)
+
+    async def start(self, nursery: trio.Nursery, preexec: Callable[[], None] | None = None) -> float:
+        """Start a process and wait until it listens; return how long that took, in seconds.
+
+        Raises:
+            DidNotStart: it did not.
+        """
+        began = time.monotonic()
+        self.launch(nursery, preexec)
+        with trio.move_on_after(START_WITHIN_S):
+            await self.wait_listening()
+            return time.monotonic() - began
+        raise DidNotStart("\n".join(self.said))
+
+    async def wait_listening(self) -> None:
+        """Wait until the process that was launched listens.
+
+        Raises:
+            DidNotStart: it ended instead.
+        """
+        await self._listening.wait()
+        if self._ended.is_set():
+            raise DidNotStart("\n".join(self.said))
+
+    async def wait_ended(self) -> int:
+        """Wait until the process has ended; return its exit code (negative: the signal)."""
+        process = self._process
+        assert process is not None, "not running"
+        await self._ended.wait()
+        self._process = None
+        assert process.returncode is not None
+        return process.returncode
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait for the end. Nothing to do when it is not running."""
+        if self._process is not None:
+            self._process.kill()
+            await self.wait_ended()
+
+    async def stop(self, within_s: float = 5.0) -> int:
+        """SIGTERM, and wait for the end; return the exit code.
+
+        Raises:
+            trio.TooSlowError: it takes longer.
+        """
+        os.kill(self.pid, signal.SIGTERM)
+        with trio.fail_after(within_s):
+            return await self.wait_ended()
+
+    async def _watch(
+        self, process: subprocess.Popen[bytes], listening: trio.Event, ended: trio.Event
+    ) -> None:
+        """Collect what the process says until it ends, then reap it."""
+        assert process.stdout is not None
+        rest = b""
+        with trio.CancelScope(shield=True):  # ends with the process, which the owner always ends
+            async with trio.lowlevel.FdStream(os.dup(process.stdout.fileno())) as pipe:
+                process.stdout.close()
+                async for chunk in pipe:
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    self.said.extend(line.decode("utf-8", "replace") for line in lines)
+                    if any(LISTENING.search(line) for line in lines):
+                        listening.set()
+            await trio.to_thread.run_sync(process.wait)  # the pipe is closed: it is as good as gone
+        self.said.append(f"-- exit code {process.returncode}")
+        ended.set()
+        listening.set()  # whoever waits for it has to look
+
+
+@asynccontextmanager
+async def open_server(
+    data: Path, *options: str, env: Mapping[str, str] | None = None, start: bool = True
+) -> AsyncIterator[tuple[Server, trio.Nursery]]:
+    """A server of its own for a test, and the nursery to start it again in; killed at the end."""
+    server = Server(data, *options, env=env)
+    async with trio.open_nursery() as nursery:
+        try:
+            if start:
+                await server.start(nursery)
+            yield server, nursery
+        except BaseException:
+            print("\n".join(["-- the server said:", *server.said]))
+            raise
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+                await server.kill()
+
+
+def token(role: str = "service", *, sub: str = "test", ttl_s: int = 3600, **claims: str) -> str:
+    """Sign a token for the tests' servers."""
+    claim = {"sub": sub, "role": role, "exp": int(time.time()) + ttl_s, **claims}
+    return jwt.encode(claim, SECRET, algorithm="HS256")
+
+
+def free_port() -> int:
+    """A port that nobody listens on, below those that outgoing connections take.
+
+    (A client that dials a port of the ephemeral range while its server is down can end up talking to itself.)
+    """
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]) if _LINUX else 32768
+    for port in _shuffled(range(max(1024, low - 12000), low)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port")
+
+
+async def wait_gone(pid: int) -> None:
+    """Wait until no process has this id any more."""
+    await wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+_LINUX = sys.platform == "linux"
+
+
+def _shuffled(ports: Iterable[int]) -> list[int]:
+    some = list(ports)
+    random.SystemRandom().shuffle(some)
+    return some
+
+
+def _prepare(preexec: Callable[[], None] | None) -> None:
+    """In the child, before it becomes the server."""
+    if _LINUX:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if preexec is not None:
+        preexec()
