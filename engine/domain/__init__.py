@@ -12,3 +12,8 @@ A domain is a module (or package) with these names; `DOMAINS` lists them by the 
     deadline            (state) -> (due_ms, command) or None: when this state next wants to be woken
     fences              (event) -> bool: readers who come later must not see this stream's earlier records
 """
+
+from engine.domain import store, table, user
+from engine.domain.contract import Domain
+
+DOMAINS: dict[str, Domain] = {"store": store, "table": table, "user": user}

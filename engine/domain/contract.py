@@ -1,4 +1,4 @@
-"""What every domain file builds on: the structs' base classes, the context of a decision, and what follows from it."""
+"""What every domain file builds on: base classes of the structs, and the context of a decision."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ INSIDE: frozenset[str] = frozenset()
 class Outcome(NamedTuple):
     """Which later event of the same stream settles a command whose work goes on elsewhere.
 
-    The HTTP answer waits a little for the first event of type `done` or `refused` whose field `key` equals the
-    same field of the command's result. A `refused` event has the fields `code` and `detail`.
+    The HTTP answer waits a little for the first event of type `done` or `refused` whose field `key` equals
+    the same field of the command's result. A `refused` event has the fields `code` and `detail`.
     """
 
     done: str
@@ -42,7 +42,8 @@ class Context:
     """What a decision may know beside state and command.
 
     `now_ms`: the time; `now`: the same as text; `by`: who sent it (`owner:kim`, `staff:lee`, `table:s1/3`,
-    `user:u1`, `service:pos`, or a stream's name for what follows from its record); `stream`: whose decision it is.
+    `user:u1`, `service:pos`, or a stream's name for what follows from its record); `stream`: whose decision
+    it is.
     """
 
     __slots__ = ("_new_id", "by", "now", "now_ms", "stream")
@@ -68,10 +69,11 @@ class Context:
 class Send(NamedTuple):
     """A command that follows from a record.
 
-    A refusal of it counts as a failure of the reaction (and ends up parked). Where a refusal has a consequence, it
-    must be an event of the refusing stream, so that it is durable and decided once: a cart reaches the store as the
-    inside command `TakeCart`, whose refusal is the event `CartRefused`, from which `ReturnCart` follows. A fallback
-    sent after a refusal that nobody wrote down could, after a crash, run beside a success.
+    A refusal of it counts as a failure of the reaction (and ends up parked). Where a refusal has a
+    consequence, it must be an event of the refusing stream, so that it is durable and decided once: a cart
+    reaches the store as the inside command `TakeCart`, whose refusal is the event `CartRefused`, from which
+    `ReturnCart` follows. A fallback sent after a refusal that nobody wrote down could, after a crash, run
+    beside a success.
     """
 
     stream: str
@@ -84,13 +86,19 @@ class Domain(Protocol):
     Command: Any
     Event: Any
     State: Any
-    COLLECTIONS: tuple[str, ...]
-    decide: Callable[..., list[Event]]
-    evolve: Callable[..., None]
-    touched: Callable[..., list[tuple[str, str]]]
-    answer: Callable[..., dict[str, Any]]
-    deadline: Callable[..., tuple[int, Any] | None]
-    fences: Callable[..., bool]
+    COLLECTIONS: Any
+
+    def decide(self, state: Any, command: Any, context: Context) -> list[Event]: ...
+
+    def evolve(self, state: Any, event: Any) -> None: ...
+
+    def touched(self, event: Any) -> list[tuple[str, str]]: ...
+
+    def answer(self, state: Any, command: Any, events: list[Event]) -> dict[str, Any]: ...
+
+    def deadline(self, state: Any) -> tuple[int, Any] | None: ...
+
+    def fences(self, event: Any) -> bool: ...
 
 
 def members(union: Any) -> tuple[type, ...]:
@@ -99,5 +107,7 @@ def members(union: Any) -> tuple[type, ...]:
 
 
 def by_type(files: Iterable[ModuleType], union: str, function: str) -> Mapping[type, Callable[..., Any]]:
-    """Return which file's `function` is for which class: those in the file's `union` (`Command` or `Event`)."""
+    """Return which file's `function` is for which class: those in the file's `union` (`Command` or
+    `Event`).
+    """
     return {kind: getattr(file, function) for file in files for kind in members(getattr(file, union))}

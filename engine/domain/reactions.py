@@ -1,0 +1,117 @@
+"""What follows from each record for other streams: the one place where shop, tables and users meet. Pure.
+
+    table  CartSubmitted  -> shop   TakeCart
+    shop   CartRefused    -> table  ReturnCart
+    shop   OrderCreated   -> table  RecordOrder,      user RecordOrder
+    shop   any OrderEvent -> table  RecordChange,     user RecordChange
+    table  TableOpened, TableClosed -> shop NoteTable
+    table  StaffCalled, CallAnswered -> shop NoteCall
+    shop   MenuAnnounced  -> tables ShowMenu
+
+A reaction runs at least once and in order per stream; whoever sends these gives each an id derived from the
+record, so that its effect is once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from engine.domain import user
+from engine.domain.contract import Event, Send, members
+from engine.domain.order import OrderEvent
+from engine.domain.store import cancelling, kitchen
+from engine.domain.store.announce import MenuAnnounced
+from engine.domain.store.orders import CartRefused, OrderCreated, TakeCart, Wish
+from engine.domain.store.tables import NoteCall, NoteTable
+from engine.domain.table.calls import CallAnswered, StaffCalled
+from engine.domain.table.cart import CartSubmitted, ReturnCart
+from engine.domain.table.copies import RecordChange, RecordOrder, ShowMenu
+from engine.domain.table.sitting import TableClosed, TableOpened
+
+
+def react(stream: str, event: Event, event_id: str) -> list[Send]:
+    """Return the commands that follow from a record of `stream`, in the order in which to send them."""
+    follow = _FOLLOW.get(type(event))
+    return follow(stream, event) if follow is not None else []
+
+
+def _cart_submitted(stream: str, event: CartSubmitted) -> list[Send]:
+    wishes = tuple(
+        Wish(line.product, line.quantity, line.options, line.note, line.line, line.by) for line in event.lines
+    )
+    cart = TakeCart(event.order, event.table, event.sitting, wishes)
+    return [Send(f"store:{event.store}", cart)]
+
+
+def _cart_refused(stream: str, event: CartRefused) -> list[Send]:
+    return [Send(_table(stream, event.table), ReturnCart(event.order, event.code, event.detail))]
+
+
+def _order_created(stream: str, event: OrderCreated) -> list[Send]:
+    order = event.as_order()
+    sends = []
+    if event.table is not None:
+        at_table = order if order.shipping is None else replace(order, shipping=None)
+        sends.append(Send(_table(stream, event.table), RecordOrder(at_table, event.sitting)))
+    if event.user is not None:
+        sends.append(Send(f"user:{event.user}", user.RecordOrder(_store(stream), order)))
+    return sends
+
+
+def _order_changed(stream: str, event: OrderEvent) -> list[Send]:
+    sends = []
+    if event.table is not None:
+        sends.append(Send(_table(stream, event.table), RecordChange(event.change())))
+    if event.user is not None:
+        sends.append(Send(f"user:{event.user}", user.RecordChange(_store(stream), event.change())))
+    return sends
+
+
+def _menu_announced(stream: str, event: MenuAnnounced) -> list[Send]:
+    shown = ShowMenu(event.products, event.shop)
+    return [Send(_table(stream, table), shown) for table in event.tables]
+
+
+def _table_opened(stream: str, event: TableOpened) -> list[Send]:
+    noted = NoteTable(event.table, event.sitting, True, event.guests, event.at)
+    return [Send(f"store:{event.store}", noted)]
+
+
+def _table_closed(stream: str, event: TableClosed) -> list[Send]:
+    return [Send(f"store:{event.store}", NoteTable(event.table, event.sitting, False, calls=event.calls))]
+
+
+def _staff_called(stream: str, event: StaffCalled) -> list[Send]:
+    return [Send(f"store:{event.store}", NoteCall(event.table, event.call, event.kind, event.at))]
+
+
+def _call_answered(stream: str, event: CallAnswered) -> list[Send]:
+    noted = NoteCall(event.table, event.call, event.kind, event.called_at, answered=True)
+    return [Send(f"store:{event.store}", noted)]
+
+
+def _store(stream: str) -> str:
+    return stream.partition(":")[2]
+
+
+def _table(stream: str, table: str) -> str:
+    return f"table:{_store(stream)}/{table}"
+
+
+_FOLLOW: dict[type, Callable[[str, Any], list[Send]]] = {
+    CartSubmitted: _cart_submitted,
+    CartRefused: _cart_refused,
+    OrderCreated: _order_created,
+    MenuAnnounced: _menu_announced,
+    TableOpened: _table_opened,
+    TableClosed: _table_closed,
+    StaffCalled: _staff_called,
+    CallAnswered: _call_answered,
+}
+_FOLLOW.update((kind, _order_changed) for kind in members(kitchen.Event) + members(cancelling.Event))
+
+FOLLOWED = frozenset(kind.__name__ for kind in _FOLLOW)
+"""Types of the events that `react` does anything for."""

@@ -1,0 +1,170 @@
+"""Orders and lines that will not be: rejected by the shop or cancelled, and their stock given back once."""
+
+from __future__ import annotations
+
+from typing import ClassVar, assert_never
+
+from engine.domain import contract
+from engine.domain.contract import STAFF, Context
+from engine.domain.fields import Reason, Ref
+from engine.domain.order import (
+    CANCELLED,
+    COOKING,
+    PLACED,
+    READY,
+    REJECTED,
+    SERVED,
+    WAITING,
+    Order,
+    OrderChange,
+    OrderEvent,
+)
+from engine.domain.store import stock
+from engine.domain.store.closing import known_order, left_behind, settle
+from engine.domain.store.kitchen import OrderReady
+from engine.domain.store.state import State
+from engine.domain.store.stock import StockChange
+from engine.errors import Rejected
+
+
+class RejectOrder(contract.Command, frozen=True):
+    """Turn down the `order`, which nobody has accepted yet, and say the `reason`."""
+
+    allowed: ClassVar = STAFF
+    order: Ref
+    reason: Reason
+
+
+class CancelOrder(contract.Command, frozen=True):
+    """Take back the `order` and say the `reason`: guests until it is accepted, staff until it is served."""
+
+    allowed: ClassVar = frozenset({"table", "user", "staff", "owner"})
+    order: Ref
+    reason: Reason
+
+
+class CancelLine(contract.Command, frozen=True):
+    """Take one `line` out of the `order` and say the `reason`; with its last line the order goes too."""
+
+    allowed: ClassVar = STAFF
+    order: Ref
+    line: Ref
+    reason: Reason
+
+
+class OrderRejected(OrderEvent, frozen=True, kw_only=True):
+    """The shop turned the order down. `stock` is what came back."""
+
+    reason: str
+    stock: tuple[StockChange, ...] = ()
+
+    def change(self) -> OrderChange:
+        return OrderChange(self.order, self.at, REJECTED, self.reason)
+
+
+class OrderCancelled(OrderEvent, frozen=True, kw_only=True):
+    """The order was taken back. `stock` is what came back."""
+
+    reason: str
+    stock: tuple[StockChange, ...] = ()
+
+    def change(self) -> OrderChange:
+        return OrderChange(self.order, self.at, CANCELLED, self.reason)
+
+
+class LineCancelled(OrderEvent, frozen=True, kw_only=True):
+    """One line was taken out. `stock` is what came back."""
+
+    line: str
+    reason: str
+    stock: tuple[StockChange, ...] = ()
+
+    def change(self) -> OrderChange:
+        return OrderChange(self.order, self.at, line=self.line, line_status=CANCELLED)
+
+
+Command = RejectOrder | CancelOrder | CancelLine
+Event = OrderRejected | OrderCancelled | LineCancelled
+
+
+def decide(state: State, command: Command, context: Context) -> list[contract.Event]:
+    """Return what is taken back; `[]` when it is already.
+
+    Raises:
+        Rejected: `unknown_order`, `unknown_line`, `wrong_status`, `too_late`, `forbidden`.
+    """
+    order = known_order(state, command.order)
+    match command:
+        case RejectOrder(reason=reason):
+            if order.status == REJECTED:
+                return []
+            if order.status != PLACED:
+                raise Rejected("wrong_status", f"Order {order.order} is {order.status}: cancel it instead")
+            back = stock.give_back(state, order.order)
+            event = OrderRejected(*_facts(order, context), reason=reason, stock=back)
+            return [event, *stock.announce_crossing(state, back), *left_behind(state)]
+        case CancelOrder(reason=reason):
+            if not _may_cancel(order, context):
+                return []
+            back = stock.give_back(state, order.order)
+            cancelled = OrderCancelled(*_facts(order, context), reason=reason, stock=back)
+            return [cancelled, *stock.announce_crossing(state, back), *left_behind(state)]
+        case CancelLine():
+            return _cancel_line(state, order, command, context)
+        case _:
+            assert_never(command)
+
+
+def evolve(state: State, event: Event) -> None:
+    """Close the order or its line."""
+    if event.stock:
+        stock.returned(state, event.order, event.stock)
+    settle(state, event, event.change())
+
+
+def touched(event: Event) -> list[tuple[str, str]]:
+    """The order, and the products whose count it changed."""
+    return [("orders", event.order), *(("products", change.product) for change in event.stock)]
+
+
+def _facts(order: Order, context: Context) -> tuple[str, str, str | None, str | None]:
+    return order.order, context.now, order.table, order.user
+
+
+def _may_cancel(order: Order, context: Context) -> bool:
+    """Whether there is something to cancel."""
+    role, _, name = context.by.partition(":")
+    own = {"table": f"{context.stream[6:]}/{order.table}", "user": order.user}
+    if own.get(role, name) != name:
+        raise Rejected("forbidden", "Only an order of one's own can be cancelled")
+    if order.status == CANCELLED:
+        return False
+    if order.status == REJECTED:
+        raise Rejected("wrong_status", f"Order {order.order} was rejected")
+    if role in ("table", "user") and order.status != PLACED:
+        raise Rejected("too_late", "The kitchen has this order already: please ask the staff")
+    if order.status == SERVED:
+        raise Rejected("wrong_status", f"Order {order.order} is served: recall it first")
+    return True
+
+
+def _cancel_line(state: State, order: Order, command: CancelLine, context: Context) -> list[contract.Event]:
+    line = next((line for line in order.lines if line.line == command.line), None)
+    if line is None:
+        raise Rejected("unknown_line", f"Order {order.order} has no line {command.line}")
+    if line.status == CANCELLED or order.status == CANCELLED:
+        return []
+    if order.status in (REJECTED, SERVED):
+        raise Rejected("wrong_status", f"Order {order.order} is {order.status}")
+    facts = _facts(order, context)
+    back = stock.give_back(state, order.order, {line.product: line.quantity})
+    events: list[contract.Event] = [
+        LineCancelled(*facts, line=line.line, reason=command.reason, stock=back),
+        *stock.announce_crossing(state, back),
+    ]
+    rest = {other.status for other in order.lines if other is not line}
+    if WAITING not in rest and READY not in rest:
+        events += [OrderCancelled(*facts, reason=command.reason), *left_behind(state)]
+    elif WAITING not in rest and order.status == COOKING:
+        events.append(OrderReady(*facts))
+    return events

@@ -1,0 +1,268 @@
+"""A new order: who may place it, what it costs, and what it takes out of stock.
+
+The hot path of the whole engine: nothing here copies state or grows with its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, assert_never
+
+from msgspec import Meta, Struct
+
+from engine.domain import contract
+from engine.domain.contract import Context
+from engine.domain.fields import Id, Label, Name, Note, Quantity, Ref, TableId
+from engine.domain.order import PLACED, Order, OrderLine, Shipping
+from engine.domain.product import CHOSEN_MAX, extra_price
+from engine.domain.store import stock
+from engine.domain.store.state import SELF, State
+from engine.domain.store.stock import StockChange
+from engine.errors import Rejected
+
+LINES_MAX = 100
+
+
+class Wish(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """One position that a guest wants: `line` is its id if it has one already, `by` who wants it."""
+
+    product: Ref
+    quantity: Quantity
+    options: Annotated[tuple[Ref, ...], Meta(max_length=CHOSEN_MAX)] = ()
+    note: Note = ""
+    line: Id | None = None
+    by: Label = ""
+
+
+class Destination(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """Where an order goes."""
+
+    name: Name
+    phone: Annotated[str, Meta(min_length=1, max_length=40)]
+    address: Annotated[str, Meta(min_length=1, max_length=500)]
+
+
+class CreateOrder(contract.Command, frozen=True, gc=False):
+    """Order `lines` of products for a `table` or a `user` (those who order for themselves can leave it
+    out), if wanted with an `order` id of one's own, a `coupon`, and `shipping` to an address.
+    """
+
+    allowed: ClassVar = frozenset({"table", "user", "staff", "owner"})
+    lines: Annotated[tuple[Wish, ...], Meta(min_length=1, max_length=LINES_MAX)]
+    order: Id | None = None
+    table: TableId | None = None
+    user: Id | None = None
+    coupon: Ref | None = None
+    shipping: Destination | None = None
+
+
+class TakeCart(contract.Command, frozen=True, gc=False):
+    """A table's cart becomes an order: `lines` for the party `sitting` at the `table`, under the table's
+    `order` id.
+    """
+
+    order: str
+    table: str
+    sitting: int
+    lines: tuple[Wish, ...]
+
+
+class OrderCreated(contract.Event, frozen=True, omit_defaults=True, gc=False):
+    """An order was accepted by the rules, with its prices. `sitting` is the party at the table, 0 if none."""
+
+    order: str
+    number: int
+    status: str
+    lines: tuple[OrderLine, ...]
+    total: int
+    by: str
+    at: str
+    table: str | None = None
+    user: str | None = None
+    sitting: int = 0
+    shipping: Shipping | None = None
+    stock: tuple[StockChange, ...] = ()
+
+    def as_order(self) -> Order:
+        """Return the order as everyone holds it at first."""
+        return Order(
+            self.order,
+            self.number,
+            self.table,
+            self.user,
+            self.status,
+            self.lines,
+            self.total,
+            self.by,
+            self.at if self.status == PLACED else None,
+            shipping=self.shipping,
+        )
+
+
+class OrderPlaced(contract.Event, frozen=True, gc=False):
+    """The kitchen may start. An order to be paid afterwards is placed as it is created."""
+
+    order: str
+    number: int
+
+
+class CartRefused(contract.Event, frozen=True, gc=False):
+    """The rules forbid the order that a table sent: its cart goes back."""
+
+    order: str
+    table: str
+    code: str
+    detail: str
+
+
+Command = CreateOrder | TakeCart
+Event = OrderCreated | OrderPlaced | CartRefused
+
+
+def decide(state: State, command: Command, context: Context) -> list[contract.Event]:
+    """Return the new order's events.
+
+    A refused cart is an event, not a refusal: what follows from it must be as durable as an order would be.
+
+    Raises:
+        Rejected: `store_closed`, `orders_paused`, `prepay_unsupported`, `forbidden`, `table_closed`,
+            `order_exists`, `unknown_coupon`, `unknown_product`, `sold_out`, `duplicate_line` and those of
+            options.
+    """
+    match command:
+        case CreateOrder():
+            table, user = _for_whom(state, command, context)
+            sitting = state.sittings.get(table, 0) if table is not None else 0
+            return _create(state, command, context, table, user, sitting)
+        case TakeCart(order=order, table=table, sitting=sitting):
+            try:
+                return _create(state, CreateOrder(command.lines, order), context, table, None, sitting)
+            except Rejected as refusal:
+                return [CartRefused(order, table, refusal.code, refusal.detail)]
+        case _:
+            assert_never(command)
+
+
+def evolve(state: State, event: Event) -> None:
+    """Add the order, and take its stock."""
+    match event:
+        case OrderCreated():
+            order = event.order
+            state.orders[order] = event.as_order()
+            if event.number > state.number:
+                state.number = event.number
+            if event.stock:
+                stock.apply(state, event.stock)
+                state.taken[order] = {change.product: change.before - change.after for change in event.stock}
+        case OrderPlaced() | CartRefused():
+            pass  # an order to be paid afterwards is placed as it is created; a refused one never was
+        case _:
+            assert_never(event)
+
+
+def touched(event: Event) -> list[tuple[str, str]]:
+    """The order, and the products whose count it changed."""
+    match event:
+        case OrderCreated(order=order, stock=changes):
+            if changes:
+                return [("orders", order), *(("products", change.product) for change in changes)]
+            return [("orders", order)]
+        case OrderPlaced(order=order):
+            return [("orders", order)]
+        case CartRefused():
+            return []
+        case _:
+            assert_never(event)
+
+
+def _create(
+    state: State, command: CreateOrder, context: Context, table: str | None, user: str | None, sitting: int
+) -> list[contract.Event]:
+    _check_shop(state, command)
+    number = state.number + 1
+    order = command.order
+    if order is None:
+        order = f"o{number}"
+        while order in state.orders or order in state.archived:  # somebody chose this id
+            number += 1
+            order = f"o{number}"
+    elif order in state.orders or order in state.archived:
+        raise Rejected("order_exists", f"There is an order {order} already")
+    lines, total, demand = _price(state, command.lines, number)
+    changes = stock.take(state, demand) if demand else ()
+    shipping = _shipping(command.shipping) if command.shipping is not None else None
+    by, at = context.by, context.now
+    events: list[contract.Event] = [
+        OrderCreated(order, number, PLACED, lines, total, by, at, table, user, sitting, shipping, changes),
+        OrderPlaced(order, number),
+    ]
+    return events + stock.announce_crossing(state, changes) if changes else events
+
+
+def _for_whom(state: State, command: CreateOrder, context: Context) -> tuple[str | None, str | None]:
+    """Return table and user of an order; guests order for themselves only."""
+    by = context.by
+    if by.startswith("table:"):
+        store, _, table = by[6:].partition("/")
+        if store != context.stream[6:] or command.table not in (None, table) or command.user is not None:
+            raise Rejected("forbidden", "A table orders for itself only")
+        if table not in state.sittings:
+            raise Rejected("table_closed", f"Table {table} is closed: open it first")
+        return table, None
+    if by.startswith("user:"):
+        user = by[5:]
+        if command.user not in (None, user) or command.table is not None:
+            raise Rejected("forbidden", "A user orders for themselves only, and not for a table")
+        return None, user
+    return command.table, command.user
+
+
+def _check_shop(state: State, command: CreateOrder) -> None:
+    shop = state.shop[SELF]
+    if not shop.open:
+        raise Rejected("store_closed", f"{shop.name} is closed: open the store to take orders")
+    if shop.paused:
+        raise Rejected("orders_paused", f"{shop.name} takes no orders just now: {shop.pause_reason}")
+    if shop.payment_mode == "prepay":
+        raise Rejected("prepay_unsupported", "Paying before the meal is not possible yet: use postpay")
+    if command.coupon is not None:
+        raise Rejected("unknown_coupon", f"There is no coupon {command.coupon}")
+
+
+def _price(
+    state: State, wishes: Sequence[Wish], number: int
+) -> tuple[tuple[OrderLine, ...], int, dict[str, int]]:
+    """Return the lines at the menu's prices, their sum, and what they need of counted products."""
+    products = state.products
+    lines: list[OrderLine] = []
+    total = 0
+    demand: dict[str, int] = {}
+    own_ids = False
+    for wish in wishes:
+        product = products.get(wish.product)
+        if product is None:
+            raise Rejected("unknown_product", f"There is no product {wish.product}")
+        if product.sold_out:
+            raise Rejected("sold_out", f"{product.name} is sold out")
+        quantity = wish.quantity
+        price = product.price
+        if product.options or wish.options:
+            price += extra_price(product.name, product.options, wish.options)
+        if product.stock is not None:
+            demand[wish.product] = demand.get(wish.product, 0) + quantity
+        line = wish.line
+        if line is None:
+            line = f"o{number}-{len(lines) + 1}"
+        else:
+            own_ids = True
+        total += price * quantity
+        lines.append(
+            OrderLine(line, wish.product, product.name, quantity, price, wish.options, wish.note, wish.by)
+        )
+    if own_ids and len({line.line for line in lines}) != len(lines):
+        raise Rejected("duplicate_line", "Each line needs an id of its own")
+    return tuple(lines), total, demand
+
+
+def _shipping(destination: Destination) -> Shipping:
+    return Shipping(destination.name, destination.phone, destination.address)

@@ -1,0 +1,123 @@
+"""A party at the table, from opening to closing, which clears everything for the next party."""
+
+from __future__ import annotations
+
+from typing import ClassVar, assert_never
+
+from engine.domain import contract
+from engine.domain.contract import STAFF, Context
+from engine.domain.fields import Guests
+from engine.domain.order import CLOSED
+from engine.domain.table.state import SELF, Sitting, State, is_open, table_of
+from engine.errors import Rejected
+
+TABLE_ID_MAX = 48
+
+
+class OpenTable(contract.Command, frozen=True):
+    """Begin a sitting for a party of `guests`."""
+
+    allowed: ClassVar = frozenset({"table", "staff", "owner"})
+    guests: Guests | None = None
+
+
+class CloseTable(contract.Command, frozen=True):
+    """End the sitting: cart, orders and calls are cleared, and the next party sees nothing of them."""
+
+    allowed: ClassVar = STAFF
+
+
+class TableOpened(contract.Event, frozen=True, gc=False):
+    """A party sat down."""
+
+    store: str
+    table: str
+    sitting: int
+    guests: int | None
+    at: str
+
+
+class TableClosed(contract.Event, frozen=True, omit_defaults=True, gc=False):
+    """The party has left; these lines, orders and calls went with it."""
+
+    store: str
+    table: str
+    sitting: int
+    at: str
+    cart: tuple[str, ...] = ()
+    orders: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
+
+
+Command = OpenTable | CloseTable
+Event = TableOpened | TableClosed
+
+
+def decide(state: State, command: Command, context: Context) -> list[contract.Event]:
+    """Open or close; `[]` when it is so already.
+
+    Raises:
+        Rejected: `orders_open`, `table_id_too_long`.
+    """
+    match command:
+        case OpenTable(guests=guests):
+            return [] if is_open(state) else [opened(state, guests, context)]
+        case CloseTable():
+            if not is_open(state):
+                return []
+            if state.sending:
+                raise Rejected("orders_open", "An order is on its way to the shop: wait for its answer")
+            unfinished = [order.order for order in state.orders.values() if order.status not in CLOSED]
+            if unfinished:
+                raise Rejected("orders_open", f"Not served yet: {', '.join(unfinished)}")
+            now = state.table[SELF]
+            left = tuple(state.cart), tuple(state.orders), tuple(state.calls)
+            return [TableClosed(now.store, now.table, now.sitting, context.now, *left)]
+        case _:
+            assert_never(command)
+
+
+def opened(state: State, guests: int | None, context: Context) -> TableOpened:
+    """Return the opening of the next sitting.
+
+    Raises:
+        Rejected: `table_id_too_long`.
+    """
+    store, table = table_of(context.stream)
+    if len(table) > TABLE_ID_MAX:
+        raise Rejected("table_id_too_long", f"A table's id has {TABLE_ID_MAX} characters at most")
+    last = state.table[SELF].sitting if state.table else 0
+    return TableOpened(store, table, last + 1, guests, context.now)
+
+
+def evolve(state: State, event: Event) -> None:
+    """Sit down, or leave and clear."""
+    match event:
+        case TableOpened(store=store, table=table, sitting=sitting):
+            state.table[SELF] = Sitting(store, table, True, sitting, event.guests, event.at)
+        case TableClosed(store=store, table=table, sitting=sitting):
+            state.table[SELF] = Sitting(store, table, False, sitting, None, None)
+            for name in event.cart:
+                state.cart.pop(name, None)
+            for name in event.orders:
+                state.orders.pop(name, None)
+            for name in event.calls:
+                state.calls.pop(name, None)
+        case _:
+            assert_never(event)
+
+
+def touched(event: Event) -> list[tuple[str, str]]:
+    """The table, and all that left with the party."""
+    match event:
+        case TableOpened():
+            return [("table", SELF)]
+        case TableClosed():
+            return [
+                ("table", SELF),
+                *(("cart", name) for name in event.cart),
+                *(("orders", name) for name in event.orders),
+                *(("calls", name) for name in event.calls),
+            ]
+        case _:
+            assert_never(event)
