@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
     key: str
 
 
-class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """A wish, in the imperative. Its class name in kebab-case is its name on the wire."""
 
     allowed: ClassVar[frozenset[str]] = INSIDE
@@ -34,8 +34,11 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outcome: ClassVar[Outcome | None] = None
 
 
-class Event(msgspec.Struct, frozen=True):
-    """A fact, in the past tense. Its class name is the storage format: never rename one."""
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A fact, in the past tense. Its class name is the storage format: never rename one.
+
+    A field that is added later needs a default, which is not written: so old records stay as they are.
+    """
 
 
 class Context:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-_ID = "^[A-Za-z0-9_.-]{1,%d}(?!\n)$"
+_ID = r"^[A-Za-z0-9_.-]{1,%d}(?!\n)$"
 
 Id = Annotated[str, Meta(pattern=_ID % 64)]
 TableId = Annotated[str, Meta(pattern=_ID % 48)]

@@ -81,7 +81,7 @@ class OrderChange(Struct, frozen=True, omit_defaults=True, gc=False):
 Copy = TypeVar("Copy", bound=Order)
 
 
-class OrderEvent(Event, frozen=True, omit_defaults=True, gc=False):
+class OrderEvent(Event, frozen=True):
     """A change of one order. `table` and `user` are those who keep a copy and have to hear of it."""
 
     order: str

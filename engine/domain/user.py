@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any, assert_never
+from typing import Any, ClassVar, assert_never
 
 from msgspec import Struct
 from msgspec.structs import astuple
@@ -47,6 +47,7 @@ COLLECTIONS = ("notices", "orders")
 class Notify(contract.Command, frozen=True):
     """Show the user a message: `title`, `body`, and a `link` to where it leads."""
 
+    allowed: ClassVar = frozenset({"service"})
     title: Name
     body: Body = ""
     link: Note = ""
@@ -66,7 +67,7 @@ class RecordChange(contract.Command, frozen=True):
     change: OrderChange
 
 
-class NoticeAdded(contract.Event, frozen=True, omit_defaults=True, gc=False):
+class NoticeAdded(contract.Event, frozen=True):
     """The user was told something. Those in `dropped` are shown no longer."""
 
     notice: str
@@ -77,7 +78,7 @@ class NoticeAdded(contract.Event, frozen=True, omit_defaults=True, gc=False):
     dropped: tuple[str, ...] = ()
 
 
-class OrderReceived(contract.Event, frozen=True, omit_defaults=True, gc=False):
+class OrderReceived(contract.Event, frozen=True):
     """A store has an order of the user: `copy`. Those in `dropped` are shown no longer."""
 
     order: str
@@ -86,7 +87,7 @@ class OrderReceived(contract.Event, frozen=True, omit_defaults=True, gc=False):
     dropped: tuple[str, ...] = ()
 
 
-class OrderChanged(contract.Event, frozen=True, gc=False):
+class OrderChanged(contract.Event, frozen=True):
     """An order went on."""
 
     order: str

@@ -17,7 +17,7 @@ ANNOUNCED_MAX = 100
 """Products in one event; a larger menu takes several."""
 
 
-class MenuAnnounced(Event, frozen=True, omit_defaults=True, gc=False):
+class MenuAnnounced(Event, frozen=True):
     """Tables are told what is on the menu now, and whether the shop takes orders."""
 
     tables: tuple[str, ...]

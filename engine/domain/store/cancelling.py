@@ -117,8 +117,11 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
 
 def evolve(state: State, event: Event) -> None:
     """Close the order or its line."""
-    if event.stock:
-        stock.returned(state, event.order, event.stock)
+    stock.apply(state, event.stock)
+    if isinstance(event, LineCancelled) and (order := state.orders.get(event.order)) is not None:
+        for line in order.lines:
+            if line.line == event.line and line.status != CANCELLED:
+                stock.let_go(state, event.order, line.product, line.quantity)
     settle(state, event, event.change())
 
 

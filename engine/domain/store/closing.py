@@ -27,7 +27,7 @@ class ArchiveOrders(contract.Command, frozen=True):
     """Let closed orders go whose time for recall is over."""
 
 
-class OrdersArchived(contract.Event, frozen=True, gc=False):
+class OrdersArchived(contract.Event, frozen=True):
     """Closed orders left the state."""
 
     orders: tuple[str, ...]

@@ -50,7 +50,7 @@ class AdjustStock(contract.Command, frozen=True):
     reason: Reason
 
 
-class ProductPut(contract.Event, frozen=True, omit_defaults=True, gc=False):
+class ProductPut(contract.Event, frozen=True):
     """A product is on the menu like this from now on. `stock_before` is its count until then."""
 
     product: str
@@ -63,14 +63,14 @@ class ProductPut(contract.Event, frozen=True, omit_defaults=True, gc=False):
     options: tuple[Option, ...] = ()
 
 
-class SoldOutSet(contract.Event, frozen=True, gc=False):
+class SoldOutSet(contract.Event, frozen=True):
     """A product was switched off or on by hand."""
 
     product: str
     sold_out: bool
 
 
-class StockAdjusted(contract.Event, frozen=True, gc=False):
+class StockAdjusted(contract.Event, frozen=True):
     """A count was corrected by hand."""
 
     product: str
@@ -152,7 +152,10 @@ def _put(state: State, command: PutProduct) -> list[contract.Event]:
     product = _product(event, known is not None and known.sold_out)
     if product == known:
         return []
-    return [event, *announce_items(state, [menu_item(product, product.sold_out, product.stock)])]
+    seen = menu_item(product, product.sold_out, product.stock)
+    if known is not None and seen == menu_item(known, known.sold_out, known.stock):
+        return [event]
+    return [event, *announce_items(state, [seen])]
 
 
 def _product(event: ProductPut, sold_out: bool) -> Product:

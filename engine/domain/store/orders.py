@@ -42,7 +42,7 @@ class Destination(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     address: Annotated[str, Meta(min_length=1, max_length=500)]
 
 
-class CreateOrder(contract.Command, frozen=True, gc=False):
+class CreateOrder(contract.Command, frozen=True):
     """Order `lines` of products for a `table` or a `user` (those who order for themselves can leave it
     out), if wanted with an `order` id of one's own, a `coupon`, and `shipping` to an address.
     """
@@ -56,7 +56,7 @@ class CreateOrder(contract.Command, frozen=True, gc=False):
     shipping: Destination | None = None
 
 
-class TakeCart(contract.Command, frozen=True, gc=False):
+class TakeCart(contract.Command, frozen=True):
     """A table's cart becomes an order: `lines` for the party `sitting` at the `table`, under the table's
     `order` id.
     """
@@ -67,7 +67,7 @@ class TakeCart(contract.Command, frozen=True, gc=False):
     lines: tuple[Wish, ...]
 
 
-class OrderCreated(contract.Event, frozen=True, omit_defaults=True, gc=False):
+class OrderCreated(contract.Event, frozen=True):
     """An order was accepted by the rules, with its prices. `sitting` is the party at the table, 0 if none."""
 
     order: str
@@ -99,14 +99,14 @@ class OrderCreated(contract.Event, frozen=True, omit_defaults=True, gc=False):
         )
 
 
-class OrderPlaced(contract.Event, frozen=True, gc=False):
+class OrderPlaced(contract.Event, frozen=True):
     """The kitchen may start. An order to be paid afterwards is placed as it is created."""
 
     order: str
     number: int
 
 
-class CartRefused(contract.Event, frozen=True, gc=False):
+class CartRefused(contract.Event, frozen=True):
     """The rules forbid the order that a table sent: its cart goes back."""
 
     order: str

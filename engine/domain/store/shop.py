@@ -49,7 +49,7 @@ class ResumeOrders(contract.Command, frozen=True):
     allowed: ClassVar = STAFF
 
 
-class StoreConfigured(contract.Event, frozen=True, gc=False):
+class StoreConfigured(contract.Event, frozen=True):
     """The store has these settings from now on."""
 
     name: str
@@ -57,21 +57,21 @@ class StoreConfigured(contract.Event, frozen=True, gc=False):
     hold_seconds: int
 
 
-class StoreOpened(contract.Event, frozen=True, gc=False):
+class StoreOpened(contract.Event, frozen=True):
     """The store takes orders."""
 
 
-class StoreClosed(contract.Event, frozen=True, gc=False):
+class StoreClosed(contract.Event, frozen=True):
     """The store takes no more orders."""
 
 
-class OrdersPaused(contract.Event, frozen=True, gc=False):
+class OrdersPaused(contract.Event, frozen=True):
     """No new orders for a while, and why."""
 
     reason: str
 
 
-class OrdersResumed(contract.Event, frozen=True, gc=False):
+class OrdersResumed(contract.Event, frozen=True):
     """New orders are taken again."""
 
 

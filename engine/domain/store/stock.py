@@ -62,24 +62,17 @@ def apply(state: State, changes: tuple[StockChange, ...]) -> None:
 
 
 def used_up(state: State, order: str) -> None:
-    """The kitchen has begun: nothing goes back any more."""
+    """Nothing of this order goes back any more: the kitchen has begun, or it is over."""
     state.taken.pop(order, None)
 
 
-def returned(state: State, order: str, changes: tuple[StockChange, ...]) -> None:
-    """Set the counts, and forget that the order had these pieces."""
-    apply(state, changes)
-    taken = state.taken.get(order)
-    if taken is None:
-        return
-    for change in changes:
-        left = taken.get(change.product, 0) - (change.after - change.before)
-        if left > 0:
-            taken[change.product] = left
-        else:
-            taken.pop(change.product, None)
-    if not taken:
-        del state.taken[order]
+def let_go(state: State, order: str, product: str, count: int) -> None:
+    """The order no longer has these pieces."""
+    taken = state.taken.get(order, {})
+    if taken.get(product, 0) > count:
+        taken[product] -= count
+    else:
+        taken.pop(product, None)
 
 
 def announce_crossing(state: State, changes: tuple[StockChange, ...]) -> list[Event]:

@@ -36,7 +36,7 @@ class NoteCall(contract.Command, frozen=True):
     answered: bool = False
 
 
-class TableNoted(contract.Event, frozen=True, omit_defaults=True, gc=False):
+class TableNoted(contract.Event, frozen=True):
     """A table is open or closed."""
 
     table: str
@@ -47,7 +47,7 @@ class TableNoted(contract.Event, frozen=True, omit_defaults=True, gc=False):
     calls: tuple[str, ...] = ()
 
 
-class CallNoted(contract.Event, frozen=True, omit_defaults=True, gc=False):
+class CallNoted(contract.Event, frozen=True):
     """A call rings, or was answered."""
 
     table: str

@@ -25,7 +25,7 @@ class AnswerCall(contract.Command, frozen=True):
     call: Ref
 
 
-class StaffCalled(contract.Event, frozen=True, gc=False):
+class StaffCalled(contract.Event, frozen=True):
     """The bell rings."""
 
     store: str
@@ -35,7 +35,7 @@ class StaffCalled(contract.Event, frozen=True, gc=False):
     at: str
 
 
-class CallAnswered(contract.Event, frozen=True, gc=False):
+class CallAnswered(contract.Event, frozen=True):
     """The bell is silent: somebody is on the way."""
 
     store: str

@@ -76,7 +76,7 @@ class ReturnCart(contract.Command, frozen=True):
     detail: str
 
 
-class ItemAdded(contract.Event, frozen=True, omit_defaults=True, gc=False):
+class ItemAdded(contract.Event, frozen=True):
     """A line is in the cart."""
 
     line: str
@@ -87,20 +87,20 @@ class ItemAdded(contract.Event, frozen=True, omit_defaults=True, gc=False):
     by: str = ""
 
 
-class QuantityChanged(contract.Event, frozen=True, gc=False):
+class QuantityChanged(contract.Event, frozen=True):
     """A line of the cart has another quantity."""
 
     line: str
     quantity: int
 
 
-class ItemRemoved(contract.Event, frozen=True, gc=False):
+class ItemRemoved(contract.Event, frozen=True):
     """A line is no longer in the cart."""
 
     line: str
 
 
-class CartSubmitted(contract.Event, frozen=True, gc=False):
+class CartSubmitted(contract.Event, frozen=True):
     """The cart is on its way to the shop."""
 
     store: str
@@ -111,7 +111,7 @@ class CartSubmitted(contract.Event, frozen=True, gc=False):
     at: str
 
 
-class CartReturned(contract.Event, frozen=True, gc=False):
+class CartReturned(contract.Event, frozen=True):
     """The shop refused: these lines are in the cart again."""
 
     order: str

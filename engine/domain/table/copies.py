@@ -39,14 +39,14 @@ class RecordChange(contract.Command, frozen=True):
     change: OrderChange
 
 
-class MenuShown(contract.Event, frozen=True, omit_defaults=True, gc=False):
+class MenuShown(contract.Event, frozen=True):
     """The table knows these products, and the shop, as they are now."""
 
     products: tuple[MenuItem, ...] = ()
     shop: ShopSign | None = None
 
 
-class OrderReceived(contract.Event, frozen=True, omit_defaults=True, gc=False):
+class OrderReceived(contract.Event, frozen=True):
     """The shop has the order: `copy`. Those in `dropped` are shown no longer."""
 
     order: str
@@ -54,7 +54,7 @@ class OrderReceived(contract.Event, frozen=True, omit_defaults=True, gc=False):
     dropped: tuple[str, ...] = ()
 
 
-class OrderChanged(contract.Event, frozen=True, gc=False):
+class OrderChanged(contract.Event, frozen=True):
     """An order went on."""
 
     order: str

@@ -27,7 +27,7 @@ class CloseTable(contract.Command, frozen=True):
     allowed: ClassVar = STAFF
 
 
-class TableOpened(contract.Event, frozen=True, gc=False):
+class TableOpened(contract.Event, frozen=True):
     """A party sat down."""
 
     store: str
@@ -37,7 +37,7 @@ class TableOpened(contract.Event, frozen=True, gc=False):
     at: str
 
 
-class TableClosed(contract.Event, frozen=True, omit_defaults=True, gc=False):
+class TableClosed(contract.Event, frozen=True):
     """The party has left; these lines, orders and calls went with it."""
 
     store: str
