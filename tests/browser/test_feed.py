@@ -305,7 +305,7 @@ def test_many_pages_of_sync(page, fake):
     with fake.changed:
         for n in range(3):
             fake.emit(f"t{n}", n, send=False)
-        one, two, three = fake.records
+        one, two, _ = fake.records
         fake.sync_answer = (200, {}, {"mode": "delta", "cursor": "e1-2", "events": [one, two], "more": True})
         fake.end_streams()
     fake.wait_for(lambda: fake.seen[-1].query.get("after") == "e1-2")

@@ -1,4 +1,4 @@
-"""Commands wait in the browser until the server has answered them: in order, once, through reloads and tabs."""
+"""Commands wait in the browser until the server has answered them: in order, once, over reloads and tabs."""
 
 from __future__ import annotations
 
