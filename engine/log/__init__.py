@@ -17,22 +17,25 @@ class Log(Protocol):
     """A totally ordered, durable sequence of entries. Positions count from 1 without a hole."""
 
     epoch: str
-    """Name of this log's incarnation; changes only when acknowledged entries were lost or restored from a backup."""
+    """Name of this log's incarnation; a new one after acknowledged entries were lost or a backup restored."""
 
-    head: int
-    """Position of the last durable entry; 0 when there is none."""
+    @property
+    def head(self) -> int:
+        """Position of the last durable entry; 0 when there is none."""
 
-    first: int
-    """Position of the oldest entry that is still kept; `head + 1` when none is."""
+    @property
+    def first(self) -> int:
+        """Position of the oldest entry that is still kept; `head + 1` when none is."""
 
-    writable: bool
-    """False while there is no space: appends are refused with `ReadOnly`."""
+    @property
+    def writable(self) -> bool:
+        """False while there is no space: appends are refused with `ReadOnly`."""
 
     async def append(self, entries: Sequence[Entry]) -> int:
         """Make entries durable, all or none, next to each other and in order; return the last one's position.
 
-        They are taken over before the first `await`: cancelling the caller ends only the wait, and the outcome
-        is then unknown to it.
+        They are taken over before the first `await`: cancelling the caller ends only the wait, and the
+        outcome is then unknown to it.
 
         Raises:
             Conflict: an entry's version does not follow its stream's last one.
@@ -42,7 +45,7 @@ class Log(Protocol):
         """
 
     async def read(self, after: int, bytes_max: int = 1 << 20) -> list[tuple[int, Entry]]:
-        """Return durable entries with position > `after`, in order, about `bytes_max` of them and at least one.
+        """Return durable entries with position > `after`, in order: at least one, about `bytes_max`.
 
         `[]` means that there is nothing after `after`.
 

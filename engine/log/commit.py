@@ -1,0 +1,358 @@
+"""Group commit: what waits becomes one frame, written and synced while the next one gathers.
+
+All state belongs to trio's thread, except the `SegmentWriter`, which belongs to the worker's thread while a
+batch is under way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import outcome
+import trio
+from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+
+from engine.errors import LogFailed, OndaError, Overloaded, ReadOnly, Stopping, UnknownOutcome
+from engine.log import frames
+from engine.log.heads import Heads
+from engine.log.segments import payload_bytes_max
+from engine.log.shelf import Shelf
+from engine.log.worker import Worker
+from engine.log.writer import NoSpace, SegmentWriter
+from engine.records import Entry
+
+logger = logging.getLogger("onda.log")
+
+BATCH_BYTES_MAX = 4 << 20
+"""Payload of one frame, so also of one append: what a restart may have to read at once."""
+
+SLOW_SYNC_S = 1.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a log.
+
+    Attributes:
+        segment_bytes: size of the segments to come.
+        align: frames start at multiples of it.
+        queue_entries_max: entries that may wait for the disk.
+        queue_bytes_max: their bytes.
+    """
+
+    segment_bytes: int
+    align: int
+    queue_entries_max: int
+    queue_bytes_max: int
+
+    @property
+    def append_bytes_max(self) -> int:
+        """How large one append may be."""
+        room = payload_bytes_max(self.segment_bytes, self.align)
+        return min(BATCH_BYTES_MAX, room, self.queue_bytes_max)
+
+
+class _Append:
+    """One caller of `append`."""
+
+    __slots__ = ("data", "entries", "task")
+
+    def __init__(self, entries: Sequence[Entry], data: bytes) -> None:
+        self.entries = entries
+        self.data = data
+        self.task: Task | None = None
+
+    def abandon(self, _: Any) -> Abort:
+        """Cancelled: only the wait ends."""
+        self.task = None
+        return Abort.SUCCEEDED
+
+    def settle(self, result: outcome.Outcome[int]) -> None:
+        if self.task is not None:
+            reschedule(self.task, result)
+            self.task = None
+
+
+class GroupCommit:
+    """Takes appends and makes them durable in batches.
+
+    Attributes:
+        head: position of the last durable entry.
+        failure: why the log is broken for good.
+        spare_wanted: set when somebody should call `spare_ready` or `spare_missing` after trying to make one.
+        unsealed: set when something was appended since the last seal.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        shelf: Shelf,
+        heads: Heads,
+        head: int,
+        limits: Limits,
+        on_sync: Callable[[float, int], object] | None,
+    ) -> None:
+        self._worker = worker
+        self._shelf = shelf
+        self._heads = heads
+        self._limits = limits
+        self._append_bytes_max = limits.append_bytes_max
+        self._on_sync = on_sync
+        self._token = trio.lowlevel.current_trio_token()
+        self._queue: deque[_Append] = deque()
+        self._queue_entries = 0
+        self._queue_bytes = 0
+        self._batch: list[_Append] = []
+        self._began = 0.0
+        self._busy = False
+        self._starting = False
+        self._spare = False
+        self._spare_error: OSError | None = None
+        self._blocked = True
+        self._closing = False
+        self._refusal: type[OndaError] | None = ReadOnly
+        self._idle = trio.Event()
+        self.writer: SegmentWriter | None = None
+        self.head = head
+        self.failure: LogFailed | None = None
+        self.failed = trio.Event()
+        self.spare_wanted = trio.Event()
+        self.spare_wanted.set()
+        self.unsealed = trio.Event()
+        self.appends = self.entries = self.batches = self.appended_bytes = 0
+        self.sync_s = self.sync_s_max = 0.0
+        self.slow_syncs = self.seals = self.refused = 0
+
+    @property
+    def writable(self) -> bool:
+        """Whether appends are taken."""
+        return self._refusal is None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is under way or waiting."""
+        return self._busy or bool(self._queue)
+
+    def start(self, writer: SegmentWriter) -> None:
+        """Take appends from now on."""
+        self.writer = writer
+        self._blocked = False
+        self._review()
+
+    async def append(self, entries: Sequence[Entry]) -> int:
+        """See `engine.log.Log.append`."""
+        if self._refusal is not None:
+            self.refused += 1
+            raise self._refusal()
+        data = b"".join([frames.pack_entry(entry) for entry in entries])
+        if not 0 < len(data) <= self._append_bytes_max:
+            raise ValueError(f"an append of {len(data)} bytes; 1 to {self._append_bytes_max} are possible")
+        if (
+            self._queue_entries + len(entries) > self._limits.queue_entries_max
+            or self._queue_bytes + len(data) > self._limits.queue_bytes_max
+        ):
+            self.refused += 1
+            raise Overloaded
+        self._heads.advance(entries)
+        waiting = _Append(entries, data)
+        self._queue.append(waiting)
+        self._queue_entries += len(entries)
+        self._queue_bytes += len(data)
+        if not self._busy and not self._starting:
+            self._starting = True
+            self._token.run_sync_soon(self._start)
+        waiting.task = current_task()
+        position: int = await wait_task_rescheduled(waiting.abandon)
+        return position
+
+    def seal(self, flags: int) -> None:
+        """Begin to write a frame without entries, if nothing else is going on and there is none yet."""
+        if self.writer is None or self.busy or self._blocked or self.failure is not None:
+            return
+        if self.writer.flags & flags != flags:
+            self._submit([], flags)
+
+    async def close(self) -> None:
+        """Take no more appends, finish those that wait, and leave the mark of an orderly end."""
+        self._closing = True
+        self._review()
+        await self._wait_idle()
+        self.seal(frames.SEAL | frames.CLEAN)
+        await self._wait_idle()
+
+    def spare_ready(self) -> None:
+        """There is a spare segment now."""
+        if self._spare_error is not None:
+            logger.warning("there is space again: appends are taken")
+        self._spare = True
+        self._spare_error = None
+        self.spare_wanted = trio.Event()
+        if self.writer is not None:
+            self._blocked = False
+            self._review()
+        if not self._busy and self._queue:
+            self._begin()
+
+    def spare_missing(self, error: OSError) -> None:
+        """No spare segment can be made at the moment."""
+        if self._spare_error is None:
+            logger.error("no spare segment, read-only once this one is full: %s", error)
+        self._spare_error = error
+        if not self._busy and self._queue:
+            self._begin()
+
+    def fail(self, error: BaseException) -> None:
+        """The disk failed: nobody may rely on anything that is not yet durable."""
+        if self.failure is None:
+            logger.critical("the log failed, the process has to end: %r", error)
+            self.failure = LogFailed(f"the log failed: {error!r}")
+            self.failure.__cause__ = error
+        self._review()
+        self._settle_all(UnknownOutcome)
+        self.failed.set()
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts since the log was opened; seconds are those of write and sync together."""
+        return {
+            "appends": self.appends,
+            "entries": self.entries,
+            "batches": self.batches,
+            "appended_bytes": self.appended_bytes,
+            "seals": self.seals,
+            "refused": self.refused,
+            "queue_entries": self._queue_entries,
+            "queue_bytes": self._queue_bytes,
+            "sync_s": self.sync_s,
+            "sync_s_max": self.sync_s_max,
+            "slow_syncs": self.slow_syncs,
+            "outstanding_s": trio.current_time() - self._began if self._busy else 0.0,
+            "spare": self._spare,
+        }
+
+    def _start(self) -> None:
+        self._starting = False
+        if not self._busy and self._queue:
+            self._begin()
+
+    def _begin(self) -> None:
+        assert self.writer is not None
+        batch = self._take(min(self._append_bytes_max, self.writer.room))
+        if batch:
+            self._submit(batch, 0)
+        elif self._spare:
+            self._submit(self._take(self._append_bytes_max), 0, roll=True)
+        elif self._spare_error is not None:
+            self._block(self._spare_error)
+
+    def _take(self, bytes_max: int) -> list[_Append]:
+        batch: list[_Append] = []
+        queue = self._queue
+        left = bytes_max
+        while queue and len(queue[0].data) <= left:
+            waiting = queue.popleft()
+            left -= len(waiting.data)
+            self._queue_entries -= len(waiting.entries)
+            batch.append(waiting)
+        self._queue_bytes -= bytes_max - left
+        return batch
+
+    def _submit(self, batch: list[_Append], flags: int, *, roll: bool = False) -> None:
+        assert self.writer is not None
+        self._busy = True
+        self._batch = batch
+        self._began = trio.current_time()
+        payload = b"".join([waiting.data for waiting in batch])
+        entries = sum([len(waiting.entries) for waiting in batch])
+        self._worker.submit(partial(self._write, self.writer, payload, entries, flags, roll), self._written)
+
+    def _write(self, writer: SegmentWriter, payload: bytes, entries: int, flags: int, roll: bool) -> None:
+        if roll:
+            writer.roll(self._limits.segment_bytes, self._limits.align)
+        writer.append(payload, entries, flags)
+
+    def _written(self, result: outcome.Outcome[None]) -> None:
+        self._busy = False
+        error = result.error if isinstance(result, outcome.Error) else None
+        if error is not None and not isinstance(error, NoSpace):
+            self.fail(error)
+            return
+        assert self.writer is not None
+        if self.writer.header.segment != self._shelf.last_segment:
+            self._shelf.rolled(self.writer.header)
+            self._spare = False
+            self.spare_wanted.set()
+        if error is not None:
+            self._block(error)
+        else:
+            self._durable(self.writer)
+        if self._queue:
+            self._begin()
+        else:
+            self._idle.set()
+
+    def _durable(self, writer: SegmentWriter) -> None:
+        batch, self._batch = self._batch, []
+        self._shelf.grew(writer.end, writer.chain)
+        position = self.head
+        self.head = writer.chain.position
+        for waiting in batch:
+            position += len(waiting.entries)
+            waiting.settle(outcome.Value(position))
+        self._count(batch, trio.current_time() - self._began)
+        if batch:
+            self.unsealed.set()
+        else:
+            self.seals += 1
+            self.unsealed = trio.Event()
+
+    def _count(self, batch: list[_Append], seconds: float) -> None:
+        entries = sum([len(waiting.entries) for waiting in batch])
+        self.batches += 1
+        self.appends += len(batch)
+        self.entries += entries
+        self.appended_bytes += sum([len(waiting.data) for waiting in batch])
+        self.sync_s += seconds
+        self.sync_s_max = max(self.sync_s_max, seconds)
+        if seconds > SLOW_SYNC_S:
+            self.slow_syncs += 1
+            logger.warning("the disk took %.1f s to sync %d entries", seconds, entries)
+        if self._on_sync is not None:
+            self._on_sync(seconds, entries)
+
+    def _block(self, error: Exception) -> None:
+        """Read-only: everyone who waits learns that nothing happened."""
+        logger.error("read-only, appends are refused: %s", error)
+        self._blocked = True
+        self._spare = False
+        self._review()
+        undone = [*self._batch, *self._queue]
+        self._heads.take_back(entry for waiting in reversed(undone) for entry in reversed(waiting.entries))
+        self._settle_all(ReadOnly)
+        self.spare_wanted.set()
+
+    def _settle_all(self, error: type[OndaError]) -> None:
+        settled = [*self._batch, *self._queue]
+        self._batch = []
+        self._queue.clear()
+        self._queue_entries = self._queue_bytes = 0
+        for waiting in settled:
+            waiting.settle(outcome.Error(error()))
+        self._idle.set()
+
+    def _review(self) -> None:
+        if self.failure is not None:
+            self._refusal = UnknownOutcome
+        elif self._closing:
+            self._refusal = Stopping
+        else:
+            self._refusal = ReadOnly if self._blocked else None
+
+    async def _wait_idle(self) -> None:
+        while self.busy and self.failure is None:
+            self._idle = trio.Event()
+            await self._idle.wait()  # no deadline: what the disk does cannot be called off
