@@ -85,6 +85,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A stream closes by itself after this, ± 10 %, with a `bye`; 0: never."""
     send_timeout_s: float = 10.0
     """A client that takes nothing for so long is cut."""
+    send_buffer_bytes: int = 0
+    """The kernel's send buffer for each connection; 0: as the system has it."""
+    idle_timeout_s: float = 65.0
+    """A kept-alive connection without a request is closed after this."""
+    head_timeout_s: float = 10.0
+    """The first line and headers of a request, once begun, must be complete after this."""
     connections_max: int = 10_000
     connections_per_address_max: int = 10_000
     outcome_wait_s: float = 2.0

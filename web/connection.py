@@ -1,0 +1,157 @@
+"""One accepted connection: a socket whose sends are bounded in time, under Hypercorn's protocols.
+
+Hypercorn's trio server sends under a shield and without a deadline, so a client that stops reading would hold
+its task for ever, also at shutdown. Here each piece of a send has a deadline; when it passes, or when
+somebody aborts the connection, the socket is closed hard and every task of the connection is cancelled.
+
+A close that comes while the client is still sending (an answer 413, say) first says that we are done and
+reads on for a moment, because closing at once would make the kernel throw away the answer with the rest.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import suppress
+from typing import Any
+
+import trio
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+
+SEND_BYTES = 16 * 1024
+"""Size of the pieces that each have to go out within the send timeout."""
+
+LINGER_S = 0.5
+LINGER_BYTES_MAX = 4 << 20
+
+_GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class BoundedStream:
+    """A socket stream as Hypercorn uses it. `scope` is that of all tasks of the connection."""
+
+    def __init__(self, stream: trio.SocketStream, send_timeout_s: float) -> None:
+        self.socket = stream.socket
+        self.scope = trio.CancelScope()
+        self.aborted = False
+        self._stream = stream
+        self._send_timeout_s = send_timeout_s
+        self._ended = False
+        self._reading = False
+        self._lingering: trio.Event | None = None
+        self._closed = False
+
+    async def send_all(self, data: bytes) -> None:
+        """Send, piece by piece.
+
+        Raises:
+            BrokenResourceError: the client is gone, or took nothing for too long and was cut.
+        """
+        for start in range(0, len(data), SEND_BYTES):
+            with trio.move_on_after(self._send_timeout_s) as scope:
+                await self._stream.send_all(memoryview(data)[start : start + SEND_BYTES])
+            if scope.cancelled_caught:
+                self.abort()
+                raise trio.BrokenResourceError("the client takes nothing")
+
+    async def receive_some(self, bytes_max: int) -> bytes:
+        """Receive; while the connection lingers what comes is thrown away."""
+        self._reading = True
+        try:
+            data = bytes(await self._stream.receive_some(bytes_max))
+            self._ended = not data
+            if self._lingering is not None:
+                await self._discard()
+                return b""
+            return data
+        finally:
+            self._reading = False
+            if self._lingering is not None:
+                self._lingering.set()
+
+    async def _discard(self) -> None:
+        taken = 0
+        while not self._ended and taken < LINGER_BYTES_MAX:
+            data = await self._stream.receive_some(MAX_RECV)
+            self._ended = not data
+            taken += len(data)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Close, giving the client a moment to take what was sent."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if not self._ended and not self.aborted:
+                with trio.move_on_after(LINGER_S), suppress(*_GONE, trio.BusyResourceError):
+                    await self._stream.send_eof()
+                    if self._reading:
+                        self._lingering = trio.Event()
+                        await self._lingering.wait()
+                    else:
+                        await self._discard()
+        finally:
+            self.socket.close()
+
+    def abort(self) -> None:
+        """Close the socket hard and cancel every task of the connection."""
+        if not self.aborted:
+            self.aborted = True
+            with suppress(OSError):
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.socket.close()
+            self.scope.cancel()
+
+
+class Connection(TCPServer):
+    """Hypercorn's server for one connection, with a deadline for the head of a request."""
+
+    stream: BoundedStream  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, head_timeout_s: float) -> None:
+        super().__init__(*args)
+        self._head_timeout_s = head_timeout_s
+        self._idle = True
+        self._head_begun = False
+
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, Updated):
+            self._idle = event.idle
+            self._head_begun = False
+        await super().protocol_send(event)
+
+    async def _read_data(self) -> None:
+        """Read until the client ends; a head that has begun must be complete in time."""
+        with suppress(*_GONE):
+            while data := await self.stream.receive_some(MAX_RECV):
+                await self.protocol.handle(RawData(data))
+                if self._idle and not self._head_begun:
+                    self._head_begun = True
+                    await self.idle_task.restart(self._task_group, self._head_timeout)
+            await self.protocol.handle(RawData(b""))
+        await self.protocol.handle(Closed())
+
+    async def _head_timeout(self) -> None:
+        await trio.sleep(self._head_timeout_s)
+        self.stream.abort()
+
+
+def tune(sock: trio.socket.SocketType, send_timeout_s: float, send_buffer_bytes: int) -> None:
+    """Set a connection's options, as far as the system has them: notice dead clients, and send at once."""
+    options = [
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 30),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", int(send_timeout_s * 1000) + 20_000),
+        (socket.SOL_SOCKET, "SO_SNDBUF", send_buffer_bytes),
+    ]
+    for level, name, value in options:
+        if value and hasattr(socket, name):
+            with suppress(OSError):
+                sock.setsockopt(level, getattr(socket, name), value)

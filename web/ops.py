@@ -1,0 +1,107 @@
+"""What operators and their machines ask: is it alive, is it ready, how is it, and what has been parked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from web.messages import Problem, Request, Response, allow, json_response
+from web.site import Site
+
+_NO_STORE = [("cache-control", "no-store")]
+
+
+def watch(site: Site, page: str) -> Response:
+    """Answer `/healthz`, `/readyz` and `/metrics`, which need no token."""
+    if page == "healthz":
+        return json_response(b'{"status":"alive"}', 200, _NO_STORE)
+    if page == "metrics":
+        return Response(200, [("content-type", CONTENT_TYPE_LATEST), *_NO_STORE], _metrics(site))
+    reasons = []
+    if site.node.draining:
+        reasons.append("draining")
+    if not site.node.writable:
+        reasons.append("log not writable")
+    status = "not ready" if reasons else "ready"
+    body = msgspec.json.encode({"status": status, "reasons": reasons, "node": site.node.node_id})
+    return json_response(body, 503 if reasons else 200, _NO_STORE)
+
+
+class _WebMetrics(Collector):
+    """The counts of a site as Prometheus wants them."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def collect(self) -> Iterable[Metric]:
+        site = self._site
+        answers = CounterMetricFamily("onda_http_responses", "Answers over HTTP by status", labels=["status"])
+        for status, count in sorted(site.responses.items()):
+            answers.add_metric([str(status)], count)
+        ends = CounterMetricFamily(
+            "onda_stream_ends", "Streams ended by the server, by reason", labels=["reason"]
+        )
+        for reason, count in sorted(site.ends.items()):
+            ends.add_metric([reason], count)
+        streams = GaugeMetricFamily("onda_streams", "Open streams by transport", labels=["transport"])
+        for transport, count in sorted(site.streams.items()):
+            streams.add_metric([transport], count)
+        connections = GaugeMetricFamily("onda_connections", "Open connections", value=site.connections)
+        away = CounterMetricFamily("onda_turned_away", "Connections refused at a cap", value=site.turned_away)
+        return answers, ends, streams, connections, away
+
+
+def _metrics(site: Site) -> bytes:
+    """Return the node's metrics and those of the web, as text."""
+    registry = CollectorRegistry()
+    registry.register(_WebMetrics(site))
+    return site.node.render_metrics() + generate_latest(registry)
+
+
+async def operate(site: Site, request: Request, rest: list[str]) -> Response:
+    """Answer `/v1/ops/…`, for the role `service`.
+
+    Raises:
+        Problem: `forbidden` or `not_found`.
+    """
+    match rest:
+        case ["streams" | "reactions" | "parked" as page]:
+            if done := allow(request, "GET", "HEAD"):
+                return done
+            _check_operator(site, request)
+            return json_response(msgspec.json.encode(_page(site, page)), 200, _NO_STORE)
+        case ["parked", id_, "replay" | "skip" as verb]:
+            if done := allow(request, "POST"):
+                return done
+            _check_operator(site, request)
+            return await _settle_parked(site, id_, verb)
+        case _:
+            raise Problem("not_found", "there is nothing at this path")
+
+
+def _check_operator(site: Site, request: Request) -> None:
+    who = site.gate.identify(request)
+    if who.role != "service" and who.store != "*":
+        raise Problem("forbidden", "this is for the role service")
+
+
+def _page(site: Site, page: str) -> dict[str, object]:
+    if page == "parked":
+        return {"parked": site.node.parked()}
+    if page == "streams":
+        return {"streams": dict(site.streams), "ends": dict(site.ends), "node": site.node.statistics()}
+    statistics = site.node.statistics()
+    return {"lag": statistics["reaction_lag"], "parked": statistics["parked"]}
+
+
+async def _settle_parked(site: Site, id_: str, verb: str) -> Response:
+    try:
+        await (site.node.replay_parked(int(id_)) if verb == "replay" else site.node.skip_parked(int(id_)))
+    except (KeyError, ValueError):
+        raise Problem("not_found", "nothing is parked under this id") from None
+    return json_response(b'{"settled":true}', 200, _NO_STORE)

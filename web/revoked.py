@@ -1,0 +1,83 @@
+"""Revoked tokens: a file of token ids that `onda token --revoke` adds to and a running server follows.
+
+`DATA/revoked` has one line per token: its id, then when it would have ended (ms since 1970). Streams that
+were opened with a revoked token are called back, so that they end at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+POLL_S = 0.5
+"""How often a server looks at the file; with the wake-up that follows, a stream ends well within 1 s."""
+
+
+class Revoked:
+    """The token ids that count no more. Without a file there are none."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._ids: set[str] = set()
+        self._seen: tuple[int, int] | None = None
+        self._watchers: dict[str, set[Callable[[], None]]] = {}
+        self.load()
+
+    def __contains__(self, token_id: str) -> bool:
+        return token_id in self._ids
+
+    def load(self) -> None:
+        """Read the file if it changed, and call those who watch a token that is new in it."""
+        if self._path is None:
+            return
+        try:
+            status = self._path.stat()
+            seen = (status.st_mtime_ns, status.st_size)
+            if seen == self._seen:
+                return
+            lines = self._path.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return
+        self._seen = seen
+        new = {line.split()[0] for line in lines if line.strip()} - self._ids
+        self._ids |= new
+        for token_id in new & self._watchers.keys():
+            for call in list(self._watchers[token_id]):
+                call()
+
+    async def follow(self) -> None:
+        """Look at the file again and again; runs until cancelled."""
+        while True:
+            await trio.sleep(POLL_S)
+            self.load()
+
+    def watch(self, token_id: str, call: Callable[[], None]) -> None:
+        """Ask to be called when the token is revoked."""
+        self._watchers.setdefault(token_id, set()).add(call)
+
+    def unwatch(self, token_id: str, call: Callable[[], None]) -> None:
+        """Take `watch` back; a second call has no effect."""
+        calls = self._watchers.get(token_id, set())
+        calls.discard(call)
+        if not calls:
+            self._watchers.pop(token_id, None)
+
+
+def add_revoked(path: Path, token_id: str, expires_ms: int, now_ms: int) -> None:
+    """Put a token on the list, durably, and drop those that have ended by themselves."""
+    kept = []
+    if path.exists():
+        for line in path.read_text(errors="replace").splitlines():
+            parts = line.split()
+            if len(parts) == 2 and parts[1].isdigit() and int(parts[1]) > now_ms:
+                kept.append(line)
+    kept.append(f"{token_id} {expires_ms}")
+    fresh = path.with_suffix(".new")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write("\n".join(kept) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)

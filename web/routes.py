@@ -1,0 +1,96 @@
+"""The paths of the API's description that are not commands: reading, streams, and what operators ask."""
+
+from __future__ import annotations
+
+from web.reading import LIMIT, LIMIT_MAX, WAIT_S_MAX
+from web.schemas import Json, errors, in_path, in_query, json_answer
+from web.streaming import FEEDS_MAX
+
+_READ_ERRORS = (400, 401, 403, 404, 405, 414, 429, 500, 503)
+_ID = "[A-Za-z0-9_.-]{1,64}"
+_NAME = "[A-Za-z0-9]{1,64}"
+
+_EVENTS: Json = {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+_TYPES = in_query(
+    "types", "Keep only these event types", {"type": "string", "pattern": f"^{_NAME}(,{_NAME}){{0,63}}$"}
+)
+_LAST: Json = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "As `after`, and before it",
+    "schema": {"$ref": "#/components/schemas/Cursor"},
+}
+_AFTER = in_query("after", "Cursor of the last event seen", {"$ref": "#/components/schemas/Cursor"})
+
+
+def _read(kind: str, name: str, summary: str, parameters: list[Json], responses: Json) -> Json:
+    return {
+        "operationId": f"{kind}-{name}",
+        "tags": [kind],
+        "summary": summary,
+        "parameters": parameters,
+        "responses": {**responses, **errors(*_READ_ERRORS)},
+        "security": [{"bearer": []}, {"cookie": []}, {"query": []}],
+    }
+
+
+def sync(kind: str, names: list[str]) -> Json:
+    """Describe the sync of one kind of feed."""
+    wait = {"type": "number", "minimum": 0, "maximum": WAIT_S_MAX, "multipleOf": 0.001, "default": 0}
+    limit = {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT}
+    parameters = [
+        *in_path(names),
+        _AFTER,
+        in_query("wait", "Long poll: seconds to wait for the next event; a plain decimal", wait),
+        in_query("limit", "Events at most", limit),
+        {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}},
+    ]
+    etag = {"ETag": {"description": "The cursor, in quotes", "schema": {"type": "string"}}}
+    responses = {
+        "200": json_answer("Sync", "A snapshot, or what came after the cursor", etag),
+        "304": {"description": "`If-None-Match` names this cursor"},
+    }
+    return _read(kind, "sync", "Snapshot, or every event after a cursor", parameters, responses)
+
+
+def stream(kind: str, names: list[str]) -> Json:
+    """Describe the event stream of one kind of feed."""
+    parameters = [*in_path(names), _AFTER, _TYPES, _LAST]
+    return _read(kind, "stream", "Events as they come (SSE)", parameters, {"200": _EVENTS})
+
+
+def stream_many() -> Json:
+    """Describe the event stream of several feeds."""
+    feed = {"type": "string", "pattern": f"^((stores|users)/{_ID}|tables/{_ID}/{_ID})$"}
+    feeds = {"type": "array", "items": feed, "minItems": 1, "maxItems": FEEDS_MAX, "uniqueItems": True}
+    after = {"type": "array", "items": {"type": "string"}, "maxItems": FEEDS_MAX}
+    parameters = [
+        {**in_query("feed", "Feeds on one connection", feeds), "required": True},
+        in_query("after", "The composite cursor of these feeds, or one cursor for each, in order", after),
+        _TYPES,
+        {**_LAST, "schema": {"type": "string"}},
+    ]
+    return _read("feeds", "stream", "Events of several feeds (SSE)", parameters, {"200": _EVENTS})
+
+
+def operations() -> Json:
+    """Describe what operators and their machines ask."""
+    paths: Json = {}
+    for name, text in (("healthz", "The process is alive"), ("readyz", "Commands are taken")):
+        responses = {"200": json_answer("Health", text), **errors(405)}
+        if name == "readyz":
+            responses["503"] = json_answer("Health", "Not ready; see `reasons`")
+        health = {"operationId": name, "tags": ["ops"], "summary": text, "responses": responses}
+        paths[f"/{name}"] = {"get": {**health, "security": []}}
+    for name, text in (
+        ("streams", "Open streams"),
+        ("reactions", "How far reactions are"),
+        ("parked", "Records that a reaction gave up on"),
+    ):
+        paths[f"/v1/ops/{name}"] = {"get": _read("ops", name, text, [], {"200": json_answer("Object", text)})}
+    for verb, text in (("replay", "Try a parked record again"), ("skip", "Pass over a parked record")):
+        responses = {"200": json_answer("Object", "Done"), **errors(422)}
+        operation = _read("ops", verb, text, in_path(["id"]), responses)
+        operation["security"] = [{"bearer": []}, {"cookie": []}]
+        paths[f"/v1/ops/parked/{{id}}/{verb}"] = {"post": operation}
+    return paths

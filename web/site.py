@@ -1,0 +1,81 @@
+"""What every handler needs, in one value: the node, the settings, and who may come in."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from engine import MEMORY, Config, Node
+from engine.records import ID, stream_name
+from web.auth import Gate, Identity, load_secret
+from web.messages import Problem
+from web.revoked import Revoked
+from web.rights import may_read
+
+KINDS = {"stores": ("store", 1), "tables": ("table", 2), "users": ("user", 1)}
+"""First part of a feed's path -> kind of stream, and how many ids its name has."""
+
+
+class Site:
+    """One running server. `streams` counts the open ones by transport, `ends` those that ended by reason."""
+
+    def __init__(self, node: Node, config: Config, gate: Gate) -> None:
+        self.node = node
+        self.config = config
+        self.gate = gate
+        self.streams: Counter[str] = Counter()
+        self.ends: Counter[str] = Counter()
+        self.responses: Counter[int] = Counter()
+        self.connections = 0
+        self.turned_away = 0
+
+
+class FeedPath(NamedTuple):
+    """A feed as it stands in a path: `tables/s1/3`."""
+
+    kind: str
+    ids: tuple[str, ...]
+
+    @property
+    def stream(self) -> str:
+        return stream_name(self.kind, *self.ids)
+
+    @property
+    def path(self) -> str:
+        return f"{self.kind}s/{'/'.join(self.ids)}"
+
+
+def make_site(node: Node, config: Config) -> Site:
+    """Return the site of a node, with the secret and the revoked tokens of its folder.
+
+    Raises:
+        ConfigError: the secret cannot be read or made.
+    """
+    if config.data == MEMORY:
+        secret, revoked = config.secret or secrets.token_urlsafe(48), Revoked(None)
+    else:
+        folder = Path(config.data)
+        secret, revoked = load_secret(config.secret, folder), Revoked(folder / "revoked")
+    return Site(node, config, Gate(secret, revoked, node.clock, open_=config.open))
+
+
+def parse_feed(parts: list[str]) -> FeedPath | None:
+    """Return the feed that parts of a path name, `None` when they name none."""
+    kind, count = KINDS.get(parts[0] if parts else "", ("", 0))
+    if not kind or len(parts) != count + 1 or not all(ID.match(part) for part in parts[1:]):
+        return None
+    return FeedPath(kind, tuple(parts[1:]))
+
+
+async def check_feed(site: Site, who: Identity, feed: FeedPath) -> None:
+    """Refuse a feed that the identity may not read, or whose store nobody made.
+
+    Raises:
+        Problem: `forbidden` or `unknown_store`.
+    """
+    if not may_read(who, feed.kind, feed.ids):
+        raise Problem("forbidden", f"the token is not for {feed.path}")
+    if feed.kind != "user" and not await site.node.exists(f"store:{feed.ids[0]}"):
+        raise Problem("unknown_store", f"nobody has made the store {feed.ids[0]}")

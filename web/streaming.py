@@ -1,0 +1,176 @@
+"""Event streams (SSE): blocks of one or several feeds, pings, and a `bye` whenever the server ends it.
+
+A stream is pulled: its front end asks for the next write, which is everything that has come since the last
+one, bounded in bytes. A client that reads slowly thus makes its own stream wait, holds at most one round of
+frames, and is told `lagging` once the feed's ring has moved past it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import trio
+
+from engine import Cursor
+from engine.domain.times import to_text
+from engine.errors import Lagging, Stopping
+from web import wire
+from web.auth import Identity
+from web.ending import Ending
+from web.messages import Headers, Problem, Request, Response
+from web.reading import read_cursor
+from web.site import FeedPath, Site, check_feed, parse_feed
+from web.sources import OneFeed, Source, open_many
+
+WRITE_BYTES_MAX = 64 * 1024
+"""Blocks are joined into one write up to this; one block may be larger."""
+
+FEEDS_MAX = 32
+"""Feeds on one connection."""
+
+TYPES_MAX = 64
+
+HEADERS: Headers = [
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-store, no-transform"),
+    ("x-accel-buffering", "no"),
+]
+
+
+class EventStream:
+    """The body of one event stream."""
+
+    def __init__(self, site: Site, who: Identity, source: Source) -> None:
+        self._site = site
+        self._source = source
+        self._ending = Ending(site, who, site.config.rotate_s)
+        self._waiting: deque[bytes] = deque([source.opening()])
+        self._ping_at = trio.current_time() + (site.config.ping_s or float("inf"))
+        self._over = False
+        self._closed = False
+        site.streams["sse"] += 1
+
+    async def pull(self) -> bytes:
+        """Return what comes next in one write; after a `bye`, `b""`."""
+        while not self._over:
+            reason = self._ending.reason()
+            if reason:
+                return self._bye(reason)
+            if self._waiting:
+                await trio.lowlevel.checkpoint()
+                return self._join()
+            if trio.current_time() >= self._ping_at:
+                return self._ping()
+            try:
+                self._waiting.extend(self._source.take())
+            except Lagging:
+                return self._bye("lagging")
+            except Stopping:
+                return self._bye("shutdown")
+            if not self._waiting:
+                await self._ending.wait(self._source.wait, self._ping_at)
+        return b""
+
+    def _join(self) -> bytes:
+        first = self._waiting.popleft()
+        if not self._waiting or len(first) + len(self._waiting[0]) > WRITE_BYTES_MAX:
+            return first
+        blocks = [first]
+        size = len(first)
+        while self._waiting and size + len(self._waiting[0]) <= WRITE_BYTES_MAX:
+            blocks.append(self._waiting.popleft())
+            size += len(blocks[-1])
+        return b"".join(blocks)
+
+    def _ping(self) -> bytes:
+        """Return a ping; its cursor is right because nothing that was taken waits to be written."""
+        self._ping_at = trio.current_time() + self._site.config.ping_s
+        node = self._site.node
+        now = to_text(node.clock.now_ms())
+        data = f'{{"time":"{now}","node":"{node.node_id}","cursor":"{self._source.cursor}"}}'
+        return wire.block(data.encode(), event="ping")
+
+    def _bye(self, reason: str) -> bytes:
+        self._over = True
+        self._site.ends[reason] += 1
+        return wire.bye_block(reason)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._ending.close()
+            self._source.close()
+            self._site.streams["sse"] -= 1
+
+
+async def stream(site: Site, who: Identity, feed: FeedPath, request: Request) -> Response:
+    """Answer with the events of one feed.
+
+    Raises:
+        Problem: `malformed`: a cursor or `types` that cannot be read.
+    """
+    after = read_cursor("Last-Event-ID", request.headers.get("last-event-id") or None)
+    if after is None:
+        after = read_cursor("after", request.field("after"))
+    types = read_types(request)
+    if request.method == "HEAD":
+        return Response(200, list(HEADERS))
+    source = OneFeed(await site.node.subscribe(feed.stream, after=after), types)
+    return Response(200, list(HEADERS), stream=EventStream(site, who, source))
+
+
+async def stream_many(site: Site, who: Identity, request: Request) -> Response:
+    """Answer with the events of several feeds; `after` is one composite cursor, or one cursor for each feed.
+
+    Raises:
+        Problem: `malformed`: no feeds, too many, one twice, or cursors that cannot be read; and as
+        `check_feed`.
+    """
+    feeds = []
+    for text in request.fields.get("feed", []):
+        feed = parse_feed(text.split("/"))
+        if feed is None:
+            raise Problem("malformed", "`feed` must be stores/ID, tables/ID/ID or users/ID")
+        feeds.append(feed)
+    if not 1 <= len(set(feeds)) == len(feeds) <= FEEDS_MAX:
+        raise Problem("malformed", f"`feed` must be given 1 to {FEEDS_MAX} times, each another one")
+    after = _read_after(request, [feed.stream for feed in feeds])
+    types = read_types(request)
+    for feed in feeds:
+        await check_feed(site, who, feed)
+    if request.method == "HEAD":
+        return Response(200, list(HEADERS))
+    source = await open_many(site.node, [feed.stream for feed in feeds], after, types)
+    return Response(200, list(HEADERS), stream=EventStream(site, who, source))
+
+
+def _read_after(request: Request, streams: list[str]) -> dict[str, Cursor]:
+    texts = request.fields.get("after", [])
+    last = request.headers.get("last-event-id")
+    try:
+        if last:
+            return wire.read_composite(last, streams)
+        if len(texts) == 1 and "~" in texts[0]:
+            return wire.read_composite(texts[0], streams)
+        if texts and len(texts) != len(streams):
+            raise ValueError("as many as feeds")
+        return {stream: Cursor.parse(text) for stream, text in zip(streams, texts, strict=False) if text}
+    except ValueError:
+        raise Problem(
+            "malformed", "`after` must be the composite cursor of these feeds, or given once for each feed"
+        ) from None
+
+
+def read_types(request: Request) -> frozenset[str] | None:
+    """Return the event types that a stream is narrowed to, `None` for all.
+
+    Raises:
+        Problem: `malformed`.
+    """
+    text = request.field("types")
+    if text is None:
+        return None
+    types = text.split(",")
+    if len(types) > TYPES_MAX or not all(name.isascii() and name.isalnum() for name in types):
+        raise Problem("malformed", f"`types` must be up to {TYPES_MAX} event types with commas between them")
+    return frozenset(types)
