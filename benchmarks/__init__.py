@@ -1,0 +1,1 @@
+"""One file per question, each runnable alone: `python -m benchmarks.ask --help`."""
