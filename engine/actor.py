@@ -18,13 +18,13 @@ supervisor rebuilds.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-import structlog
 
 from engine.answers import Answer, Known, Memory, command_digest, command_key
 from engine.checkpoint import SavedState
@@ -51,9 +51,12 @@ from engine.metrics import Metrics
 from engine.records import Entry
 from engine.waiting import Bell
 
-logger = structlog.get_logger("onda.actor")
+logger = logging.getLogger("onda.actor")
 
 T = TypeVar("T")
+
+APPEND_SHARE = 8
+"""A turn takes no more commands once its records fill one part in so many of a segment."""
 
 
 class Host(Protocol):
@@ -77,9 +80,10 @@ class Host(Protocol):
 class Turn:
     """What one batch has led to so far."""
 
-    __slots__ = ("entries", "frames", "looks", "records", "settle")
+    __slots__ = ("bytes", "entries", "frames", "looks", "records", "settle")
 
     def __init__(self) -> None:
+        self.bytes = 0
         self.entries: list[Entry] = []
         self.frames: list[Frame] = []
         self.records: list[tuple[str, Event]] = []
@@ -165,9 +169,11 @@ class Actor:
         due = self.domain.deadline(self.state)
         return None if due is None else due[0]
 
-    def saved(self) -> SavedState:
-        """Return the state for a checkpoint. Only between two turns (see `look`)."""
-        return SavedState(self.stream, self.version, encode(self.state), self.due_ms)
+    def saved_with_answers(self) -> tuple[SavedState, dict[str, Known]]:
+        """Return the state for a checkpoint, and the answers to save with it. Only between two turns (see
+        `look`).
+        """
+        return SavedState(self.stream, self.version, encode(self.state), self.due_ms), self.memory.unsaved()
 
     def forget(self) -> None:
         """Go back to before the first record, keeping mailbox and feed."""
@@ -211,6 +217,8 @@ class Actor:
         now = to_text(now_ms)
         mailbox = self._mailbox
         for _ in range(min(len(mailbox), self._host.config.batch_max)):
+            if turn.bytes > self._host.config.segment_bytes // APPEND_SHARE:
+                break
             item = mailbox.popleft()
             if isinstance(item, Ask):
                 ask: Ask | None = item
@@ -252,13 +260,13 @@ class Actor:
             turn.settle.append((ask, refusal))
             return
         except Exception:
-            logger.exception("decide failed", stream=self.stream, command=type(ask.command).__name__)
+            logger.exception("%s: deciding %s failed", self.stream, type(ask.command).__name__)
             turn.settle.append((ask, Crashed()))
             return
         try:
             answer = self._evolve(turn, ask, digest, events, context)
         except Exception:
-            logger.exception("evolve failed", stream=self.stream, command=type(ask.command).__name__)
+            logger.exception("%s: evolving after %s failed", self.stream, type(ask.command).__name__)
             ask.reply.fail(Crashed())
             self._put_back(turn)
             raise StateLost(crash=True) from None
@@ -298,6 +306,7 @@ class Actor:
                 )
             )
             bodies.append(body)
+            turn.bytes += len(body)
             turn.entries.append(Entry(self.stream, self.version, b"", body))
             turn.frames.append(Frame(self.version, type_, body))
             turn.records.append((id_, event))
@@ -322,9 +331,12 @@ class Actor:
         except (UnknownOutcome, LogFailed) as error:
             self._fail(turn, UnknownOutcome())
             raise LogFailed(str(error)) from error
-        except OndaError as error:  # nothing was written: no space, too much waiting
+        except Unavailable as error:  # nothing was written: no space, too much waiting
             self._fail(turn, error)
             raise StateLost(crash=False) from error
+        except Exception:
+            self._fail(turn, Crashed())
+            raise
         host.metrics.append_s.observe(time.monotonic() - started_s)
         host.metrics.batch.observe(len(turn.entries))
         host.metrics.records.inc(len(turn.entries))

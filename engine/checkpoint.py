@@ -2,9 +2,9 @@
 the tail.
 
 One SQLite file with `synchronous=FULL`. Everything that belongs to one moment is written in one transaction
-together with the log position up to which it is complete; each state may be a little newer than that position (replay
-skips by version). What reactions must not forget between two checkpoints (attempts, parked records) is
-written at once.
+together with the log position up to which it is complete; each state may be a little newer than that position
+(replay skips by version). What reactions must not forget between two checkpoints (attempts, parked records)
+is written at once.
 
 All calls run on one worker thread at a time; the connection is used nowhere else.
 
@@ -14,7 +14,6 @@ A full disk raises `ReadOnly` and leaves the last checkpoint in force; any other
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +26,6 @@ from engine.answers import Answer, Known
 from engine.errors import LogCorrupt, LogFailed, ReadOnly
 
 FORMAT = 1
-FILE = "checkpoint.db"
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -248,14 +246,13 @@ def _answer_rows(moment: Moment) -> Iterable[tuple[Any, ...]]:
             yield stream, key, known.at_ms, known.digest, answer.cursor, answer.version, answer.result, events
 
 
-async def open_checkpoint(folder: str) -> Checkpoint:
-    """Open the checkpoint in a data folder, making an empty one when there is none.
+async def open_checkpoint(file: str) -> Checkpoint:
+    """Open a checkpoint file, making an empty one when there is none (`":memory:"`: on no disk).
 
     Raises:
         LogFailed: the file is damaged or cannot be opened.
         LogCorrupt: a newer version of Onda wrote it.
     """
-    file = os.path.join(folder, FILE)
     checkpoint = Checkpoint(await trio.to_thread.run_sync(_open, file), file)
     rows = await checkpoint._run(lambda: dict(checkpoint._db.execute("SELECT name, value FROM meta")))
     checkpoint.position = rows.get("position", 0)

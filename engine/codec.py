@@ -7,13 +7,12 @@ part of the contract on the wire.
 from __future__ import annotations
 
 import re
-from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
 from engine.domain import DOMAINS
-from engine.domain.contract import Command, Event
+from engine.domain.contract import Command, Domain, Event, members
 from engine.errors import Malformed
 
 encode = msgspec.json.Encoder().encode
@@ -65,22 +64,18 @@ class AnswerMeta(msgspec.Struct, array_like=True, gc=False):
     result: msgspec.Raw
 
 
-def _members(union: Any) -> tuple[type, ...]:
-    return get_args(union) or (union,)
-
-
 def kebab(name: str) -> str:
     """Return a class name as it stands in a path: `CreateOrder` -> `create-order`."""
     return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
 
 
 _COMMANDS: dict[str, dict[str, type[Command]]] = {
-    kind: {kebab(member.__name__): member for member in _members(domain.Command)}
+    kind: {kebab(member.__name__): member for member in members(domain.Command)}
     for kind, domain in DOMAINS.items()
 }
 _COMMAND_TYPES = {kind: frozenset(commands.values()) for kind, commands in _COMMANDS.items()}
 _EVENTS: dict[str, dict[str, type[Event]]] = {
-    kind: {member.__name__: member for member in _members(domain.Event)} for kind, domain in DOMAINS.items()
+    kind: {member.__name__: member for member in members(domain.Event)} for kind, domain in DOMAINS.items()
 }
 _COMMAND_DECODERS = {
     kind: {name: msgspec.json.Decoder(member) for name, member in commands.items()}
@@ -97,7 +92,7 @@ decode_type = msgspec.json.Decoder(EnvelopeType).decode
 decode_meta = msgspec.json.Decoder(AnswerMeta).decode
 
 
-def domain_of(kind: str) -> ModuleType:
+def domain_of(kind: str) -> Domain:
     """Return the rules for one kind of stream."""
     return DOMAINS[kind]
 

@@ -13,12 +13,12 @@ taken, and the log is sealed.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import structlog
 import trio
 
 from engine import codec, inspection
@@ -33,6 +33,7 @@ from engine.feed import Feed, Snapshot, Subscription
 from engine.follow import Follow
 from engine.log import Log
 from engine.log.memory import MemoryLog
+from engine.log.wal import open_wal
 from engine.mailbox import Ask, Committed
 from engine.metrics import Metrics
 from engine.reactions import Reaction, Runner
@@ -46,7 +47,11 @@ from engine.upkeep import Upkeep
 MEMORY = ":memory:"
 """`Config.data` for a node that keeps nothing on disk."""
 
-logger = structlog.get_logger("onda.node")
+LOG = "log"
+CHECKPOINT = "checkpoint.db"
+"""Names in the data folder."""
+
+logger = logging.getLogger("onda.node")
 
 
 class Node:
@@ -210,7 +215,7 @@ class Node:
         except (LogFailed, LogCorrupt, Rejected):
             raise
         except Exception as error:
-            logger.warning("replay of a parked record failed", id=id, error=str(error))
+            logger.warning("replay of parked record %d failed: %s", id, error)
             raise Rejected("replay_failed", f"it failed again: {error}") from error
 
     async def skip_parked(self, id: int) -> None:
@@ -290,7 +295,7 @@ class Node:
                 self._stores.add(actor.stream)
             self.upkeep.touched(actor.stream)
             self.arm(actor.stream, actor.due_ms)
-        logger.info("replayed", records=evolved, seconds=round(trio.current_time() - started_s, 3))
+        logger.info("replayed %d records in %.3f s", evolved, trio.current_time() - started_s)
         positions = await self.checkpoint.positions()
         for reaction in reactions:
             runner = Runner(reaction, self, positions.get(reaction.name, self.log.first - 1))
@@ -370,8 +375,29 @@ async def _open_disk(config: Config, stack: AsyncExitStack, metrics: Metrics) ->
         checkpoint = await open_checkpoint(MEMORY)
         stack.push_async_callback(checkpoint.close)
         return checkpoint, MemoryLog()
-    os.makedirs(config.data, exist_ok=True)
-    raise NotImplementedError
+    try:
+        os.makedirs(config.data, exist_ok=True)
+    except OSError as error:
+        raise LogFailed(f"cannot make the data folder {config.data}: {error}") from error
+
+    def note_sync(seconds: float, entries: int) -> None:
+        metrics.sync_s.observe(seconds)
+        metrics.sync_batch.observe(entries)
+
+    checkpoint = await open_checkpoint(os.path.join(config.data, CHECKPOINT))
+    stack.push_async_callback(checkpoint.close)
+    log = await stack.enter_async_context(
+        open_wal(
+            os.path.join(config.data, LOG),
+            segment_bytes=config.segment_bytes,
+            pad=config.pad_bytes,
+            reserve_bytes=config.reserve_bytes,
+            acked_floor=checkpoint.floor,
+            verified=min(checkpoint.position, checkpoint.refill),
+            on_sync=note_sync,
+        )
+    )
+    return checkpoint, log
 
 
 def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -16,12 +16,12 @@ record, its later records for this reaction are parked behind it; `replay` and `
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
-import structlog
 import trio
 
 from engine.checkpoint import Checkpoint, Parked
@@ -40,7 +40,7 @@ SWEEP_S = 5.0
 OPEN_MAX = 1024
 """Records that one reaction has under way or waiting in lanes."""
 
-logger = structlog.get_logger("onda.reactions")
+logger = logging.getLogger("onda.reactions")
 
 
 class Reaction(NamedTuple):
@@ -196,16 +196,20 @@ class Runner:
                 waited = min(waited + 1, 16)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
                 level = logger.warning if isinstance(error, OndaError) else logger.exception
-                level("reaction failed", reaction=self.reaction.name, stream=record.stream, error=str(error))
+                level(
+                    "reaction %s failed at %s %d: %s",
+                    self.reaction.name,
+                    record.stream,
+                    record.version,
+                    error,
+                )
                 return error
             else:
                 return None
 
     async def _park(self, record: Committed, attempts: int, error: str) -> None:
         name = self.reaction.name
-        logger.error(
-            "record parked", reaction=name, stream=record.stream, version=record.version, error=error
-        )
+        logger.error("%s parked %s %d: %s", name, record.stream, record.version, error)
         parked = Parked(
             0, name, record.stream, record.position, record.version, record.body, error, attempts,
             self._host.clock.now_ms(),

@@ -12,7 +12,6 @@ from collections import deque
 from typing import Protocol
 
 import msgspec
-import structlog
 import trio
 
 from engine.actor import Actor
@@ -28,8 +27,6 @@ from engine.records import Entry
 
 CHUNK_BYTES = 4 << 20
 EVENTS_PER_COMMAND_MAX = 1024
-
-logger = structlog.get_logger("onda.replay")
 
 
 class Host(Protocol):

@@ -9,11 +9,11 @@ process.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections import deque
 
-import structlog
 import trio
 
 from engine.actor import Actor
@@ -25,7 +25,7 @@ from engine.metrics import Metrics
 BACKOFF_S = 0.02
 BACKOFF_S_MAX = 5.0
 
-logger = structlog.get_logger("onda.supervisor")
+logger = logging.getLogger("onda.supervisor")
 
 
 async def supervise(actor: Actor, config: Config, metrics: Metrics) -> None:
@@ -45,7 +45,7 @@ async def supervise(actor: Actor, config: Config, metrics: Metrics) -> None:
             if not lost.crash:
                 continue
         except Exception:
-            logger.exception("actor crashed", stream=actor.stream)
+            logger.exception("%s crashed", actor.stream)
             actor.forget()
         now = time.monotonic()
         crashes.append(now)
@@ -60,7 +60,7 @@ async def supervise(actor: Actor, config: Config, metrics: Metrics) -> None:
 
 
 async def _hold_down(actor: Actor, config: Config) -> None:
-    logger.error("actor held down", stream=actor.stream, seconds=config.restarts_window_s)
+    logger.error("%s keeps crashing and is held down for %g s", actor.stream, config.restarts_window_s)
     actor.held_down = True
     actor.refuse_all(Unavailable(f"{actor.stream} keeps failing and is held down for a while"))
     await trio.sleep(config.restarts_window_s)

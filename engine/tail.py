@@ -30,6 +30,8 @@ class Tail:
 
     def add(self, records: Sequence[Committed]) -> None:
         """Take over the records of one append, which stand next to each other in the log."""
+        if records[0].position <= self.high:
+            return  # given up on before, and read from the log by those who need it
         self._early[records[0].position] = records
         while (ready := self._early.pop(self.high + 1, None)) is not None:
             self._records.extend(ready)

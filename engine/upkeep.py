@@ -6,11 +6,11 @@ turns, so nothing stands still. What it saves may be newer than its position, ne
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from typing import Protocol
 
-import structlog
 import trio
 
 from engine.actor import Actor
@@ -28,7 +28,7 @@ from engine.tail import Tail
 LOOKS_PER_SLICE = 32
 REFILL_MARKS = 8
 
-logger = structlog.get_logger("onda.upkeep")
+logger = logging.getLogger("onda.upkeep")
 
 
 class Host(Protocol):
@@ -93,7 +93,7 @@ class Upkeep:
             try:
                 await self._take()
             except Unavailable as error:  # no space, or an actor that is held down cannot be looked at
-                logger.error("no checkpoint", why=error.detail)
+                logger.error("no checkpoint: %s", error.detail)
                 return False
             return True
 
@@ -130,7 +130,7 @@ class Upkeep:
         answers: list[tuple[str, str, Known]] = []
         for count, stream in enumerate(streams):
             actor = self._host.actors[stream]  # a changed actor is never dropped
-            saved, unsaved = await actor.look(lambda actor=actor: (actor.saved(), actor.memory.unsaved()))
+            saved, unsaved = await actor.look(actor.saved_with_answers)
             states.append(saved)
             answers.extend((stream, key, known) for key, known in unsaved.items())
             if count % LOOKS_PER_SLICE == 0:
