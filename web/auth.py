@@ -59,7 +59,7 @@ class Gate:
     def __init__(self, secret: str, revoked: Revoked, clock: Clock, *, open_: bool = False) -> None:
         self.revoked = revoked
         self.open = open_
-        self._secret = secret
+        self.secret = secret
         self._clock = clock
         self._known: dict[str, Identity] = {}
 
@@ -94,7 +94,7 @@ class Gate:
         """
         identity = self._known.get(token)
         if identity is None:
-            identity = read_token(token, self._secret)
+            identity = read_token(token, self.secret)
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
             self._known[token] = identity

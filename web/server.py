@@ -1,4 +1,4 @@
-"""The HTTP server: takes connections within its caps, and tells its clients when it ends, waiting for none."""
+"""The HTTP server: takes connections within its caps, tells its clients when it ends, and waits for none."""
 
 from __future__ import annotations
 

@@ -1,0 +1,153 @@
+"""The command line, and the composition root: `onda serve`, `demo`, `token`, `verify`, `backup`, `check` …
+
+Failures that are to be expected (a folder in use, a port that is taken, a damaged log, a setting that makes no
+sense) are one line on stderr and an exit code of their own; only a fault in Onda itself shows a trace.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+import trio
+
+from engine import Config, load
+from engine.errors import ConfigError, LogCorrupt, LogFailed, LogLocked, LogTooNew, OndaError
+from web import cli_check, cli_log, cli_serve, cli_token
+from web.logs import configure_logs
+
+EXIT_CODES: dict[type[OndaError], int] = {
+    ConfigError: 3,
+    LogLocked: 4,
+    LogCorrupt: 5,
+    LogTooNew: 5,
+    LogFailed: 6,
+}
+"""Error -> exit code. 1: another expected failure; 2: wrong use of the command line; 70: stuck or a fault."""
+
+LATER = {
+    "redis": "many nodes on Redis",
+    "db": "the history in SQL",
+    "plugin": "plugins",
+}
+"""Options that are reserved for what is not in this version."""
+
+_data = click.option("--data", metavar="DIR", help="Folder of the log and the checkpoint.")
+_file = click.option("--config", "file", metavar="FILE", help="Settings in TOML.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="onda", prog_name="onda")
+def cli() -> None:
+    """Onda: a realtime order engine for shops."""
+
+
+@cli.command()
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port to listen on; 0 picks a free one.")
+@_data
+@click.option("--node-id", help="Name of this node.")
+@click.option("--open", "open_", is_flag=True, default=None, help="No tokens at all; loopback only.")
+@click.option("--no-demo", is_flag=True, help="Do not make the demo shop on the first start.")
+@click.option("--redis", metavar="URL", help="Reserved: many nodes on Redis.")
+@click.option("--db", metavar="URL", help="Reserved: the history in SQL.")
+@click.option("--plugin", metavar="MODULE", multiple=True, help="Reserved: plugins.")
+@_file
+def serve(file: str | None, no_demo: bool, open_: bool | None, **options: Any) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    for name, what in LATER.items():
+        if options.pop(name):
+            raise ConfigError(f"--{name}: {what} is not in this version")
+    config = _load(file, open=open_, demo=False if no_demo else None, **options)
+    configure_logs(as_json=config.log_json)
+    trio.run(cli_serve.serve, config)
+
+
+@cli.command()
+@_data
+@_file
+@click.option("--host", help="Address in the links.")
+@click.option("--port", type=int, help="Port in the links.")
+def demo(file: str | None, **options: Any) -> None:
+    """Make the demo shop 온다 분식, and print links to it."""
+    config = _load(file, **options)
+    configure_logs(as_json=config.log_json)
+    trio.run(cli_serve.demo, config)
+
+
+@cli.command()
+@_data
+@_file
+def config(file: str | None, **options: Any) -> None:
+    """Print the settings in force, and where each comes from."""
+    settings, sources = load(options, file)
+    for name, value in msgspec.structs.asdict(settings).items():
+        shown = "[hidden]" if name == "secret" and value else value
+        print(f"{name} = {msgspec.json.encode(shown).decode():24} # {sources[name]}")
+
+
+@cli.command()
+@click.option("--role", type=click.Choice(["service", "owner", "staff", "table", "user"]), default="service")
+@click.option("--store", default="", help="Of an owner, staff or a table.")
+@click.option("--table", default="", help="Of a table.")
+@click.option("--sub", default="", help="Who it is; the user's id for the role user.")
+@click.option("--ttl", default="12h", help="How long it is good: 90s, 30m, 12h, 400d.")
+@click.option("--revoke", metavar="TOKEN", help="Make a token count no more, instead of printing one.")
+@_data
+@_file
+def token(file: str | None, data: str | None, revoke: str | None, ttl: str, **claims: str) -> None:
+    """Print a token, or revoke one."""
+    settings = _load(file, data=data)
+    if revoke:
+        cli_token.revoke(settings, revoke)
+    else:
+        print(cli_token.make(settings, ttl=ttl, **claims))
+
+
+@cli.command()
+@_data
+@_file
+def check(file: str | None, **options: Any) -> None:
+    """Look at settings, disk, space and lock before they matter."""
+    sys.exit(cli_check.check(_load(file, **options)))
+
+
+def _load(file: str | None, **options: Any) -> Config:
+    return load(options, file)[0]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; the console script `onda`."""
+    try:
+        cli.main(arguments, prog_name="onda", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except OndaError as error:
+        _fail(error)
+    except BaseExceptionGroup as group:
+        expected, rest = group.split(OndaError)
+        if rest is not None or expected is None:
+            raise
+        _fail(_first(expected))
+
+
+def _first(group: BaseExceptionGroup[Any]) -> OndaError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _fail(error: OndaError) -> None:
+    print(f"onda: {error.detail or error}", file=sys.stderr)
+    sys.exit(EXIT_CODES.get(type(error), 1))
+
+
+cli_log.add_commands(cli)
+
+if __name__ == "__main__":
+    main()
