@@ -290,31 +290,32 @@ class Actor:
         """Change the state and encode what goes to disk and to readers, each once."""
         host, state, domain = self._host, self.state, self.domain
         cause = ask.cause or ask.id or (host.clock.new_id() if events else "")
+        stream, epoch, now, by, new_id = self.stream, host.epoch, context.now, ask.by, host.clock.new_id
         bodies = []
+        version = self.version
         for event in events:
             domain.evolve(state, event)
-            self.version += 1
+            version += 1
             patch: dict[str, dict[str, Any]] = {}
             for collection, entity in domain.touched(event):
                 patch.setdefault(collection, {})[entity] = getattr(state, collection).get(entity)
-            id_ = host.clock.new_id()
-            cursor = f"{host.epoch}-{self.version}"
+            id_ = new_id()
             type_ = type(event).__name__
             body = encode(
-                Envelope(
-                    id_, cursor, self.stream, self.version, type_, context.now, ask.by, cause, event, patch
-                )
+                Envelope(id_, f"{epoch}-{version}", stream, version, type_, now, by, cause, event, patch)
             )
             bodies.append(body)
             turn.bytes += len(body)
-            turn.entries.append(Entry(self.stream, self.version, b"", body))
-            turn.frames.append(Frame(self.version, type_, body))
+            turn.frames.append(Frame(version, type_, body))
             turn.records.append((id_, event))
+        first, self.version = self.version + 1, version
         result = encode(domain.answer(state, ask.command, events))
-        if digest is not None and events and ask.id is not None:
-            meta = encode(AnswerMeta(ask.id, ask.by, digest, len(events), msgspec.Raw(result)))
-            turn.entries[-1] = turn.entries[-1]._replace(meta=meta)
-        return Answer(f"{host.epoch}-{self.version}", self.version, bodies, result)
+        meta = b""
+        if digest is not None and ask.id is not None:
+            meta = encode(AnswerMeta(ask.id, by, digest, len(events), msgspec.Raw(result)))
+        for number, body in enumerate(bodies, first):
+            turn.entries.append(Entry(stream, number, meta if number == version else b"", body))
+        return Answer(f"{epoch}-{version}", version, bodies, result)
 
     def _put_back(self, turn: Turn) -> None:
         """Return the commands of a broken turn to the front of the mailbox, to be decided again."""
@@ -366,14 +367,14 @@ class Actor:
                 outcome = _outcome(answer)
             counts[outcome] = counts.get(outcome, 0) + 1
         for outcome, count in counts.items():
-            self._host.metrics.commands.labels(outcome).inc(count)
+            self._host.metrics.answered(outcome, count)
         for look in turn.looks:
             look.settle()
 
     def _fail(self, turn: Turn, error: OndaError) -> None:
         for ask, _ in turn.settle:
             ask.reply.fail(error)
-            self._host.metrics.commands.labels(_outcome(error)).inc()
+            self._host.metrics.answered(_outcome(error), 1)
         for look in reversed(turn.looks):
             self._mailbox.appendleft(look)
 

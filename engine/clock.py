@@ -26,8 +26,9 @@ class SystemClock:
 
     def __init__(self) -> None:
         self._last_ms = 0
+        self._head = ""
         self._sequence = 0
-        self._entropy = b""
+        self._entropy = ""
         self._at = 0
 
     def now_ms(self) -> int:
@@ -36,18 +37,21 @@ class SystemClock:
     def new_id(self) -> str:
         now = time.time_ns() // 1_000_000
         if now > self._last_ms:
-            self._last_ms = now
-            self._sequence = 0
+            self._start_ms(now)
         else:
             self._sequence += 1
             if self._sequence > 0xFFF:
-                self._last_ms += 1
-                self._sequence = 0
-        if self._at == len(self._entropy):
-            self._entropy = os.urandom(8192)  # one system call for 1,024 ids
-            self._at = 0
-        random = int.from_bytes(self._entropy[self._at : self._at + 8], "big")
-        self._at += 8
-        head = f"{self._last_ms:012x}"
-        tail = f"{(random & 0x3FFFFFFFFFFFFFFF) | 0x8000000000000000:016x}"
-        return f"{head[:8]}-{head[8:]}-7{self._sequence:03x}-{tail[:4]}-{tail[4:]}"
+                self._start_ms(self._last_ms + 1)
+        at = self._at
+        if at == len(self._entropy):
+            self._entropy = os.urandom(8192).hex()  # one system call for 1,024 ids
+            at = 0
+        self._at = at + 16
+        entropy = self._entropy
+        return f"{self._head}{self._sequence:03x}-8{entropy[at + 1 : at + 4]}-{entropy[at + 4 : at + 16]}"
+
+    def _start_ms(self, now: int) -> None:
+        self._last_ms = now
+        self._sequence = 0
+        text = f"{now:012x}"
+        self._head = f"{text[:8]}-{text[8:]}-7"

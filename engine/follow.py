@@ -27,7 +27,10 @@ class Follow:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self.reaction = Reaction("follow", FOLLOWED, self._handle)
+        self.reaction = Reaction("follow", FOLLOWED, self._handle, self._wants)
+
+    def _wants(self, record: Committed) -> bool:
+        return bool(react(record.stream, record.event, record.id))
 
     async def _handle(self, record: Committed) -> None:
         for number, send in enumerate(react(record.stream, record.event, record.id)):

@@ -11,6 +11,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+OUTCOMES = ("ok", "replayed", "rejected", "mismatch", "unavailable", "unknown", "crashed")
+
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 GAUGES = {
@@ -38,9 +40,8 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
-        self.commands = Counter(
-            "onda_commands", "Commands answered", ["outcome"], registry=registry
-        )  # ok, replayed, rejected, mismatch, unavailable, unknown, crashed
+        commands = Counter("onda_commands", "Commands answered", ["outcome"], registry=registry)
+        self._commands = {outcome: commands.labels(outcome) for outcome in OUTCOMES}
         self.records = Counter("onda_records", "Records made durable", registry=registry)
         self.batch = Histogram(
             "onda_append_records", "Records in one append of an actor", buckets=_SIZES, registry=registry
@@ -74,6 +75,10 @@ class Metrics:
         self.restarts = Counter("onda_actor_restarts", "Actors rebuilt after a crash", registry=registry)
         self.checkpoints = Counter("onda_checkpoints", "Checkpoints taken", registry=registry)
         self._gauges = {name: Gauge(f"onda_{name}", text, registry=registry) for name, text in GAUGES.items()}
+
+    def answered(self, outcome: str, count: int) -> None:
+        """Count answers to commands by one of `OUTCOMES`."""
+        self._commands[outcome].inc(count)
 
     def render(self, statistics: dict[str, Any]) -> bytes:
         """Return the text that Prometheus reads, with the gauges as in `statistics`."""

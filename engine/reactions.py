@@ -46,12 +46,14 @@ logger = logging.getLogger("onda.reactions")
 class Reaction(NamedTuple):
     """What follows from some types of event.
 
-    `handle` must be idempotent: it may see a record again. `types` are class names of events.
+    `handle` must be idempotent: it may see a record again. `types` are class names of events; of these, `wants`
+    says cheaply which records are worth handling.
     """
 
     name: str
     types: frozenset[str]
     handle: Callable[[Committed], Awaitable[None]]
+    wants: Callable[[Committed], bool] = lambda _: True
 
 
 class Host(Protocol):
@@ -79,7 +81,6 @@ class Runner:
         self._reruns: list[tuple[int, int]] = []
         self._attempts: dict[int, int] = {}
         self._parked: dict[str, list[Parked]] = {}
-        self._nursery: trio.Nursery | None = None
 
     @property
     def position(self) -> int:
@@ -104,12 +105,12 @@ class Runner:
 
     async def run(self) -> None:
         """Follow the log for ever."""
+        types, wants = self.reaction.types, self.reaction.wants
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             while True:
                 for record in await self._next():
                     self._read = record.position
-                    if type(record.event).__name__ in self.reaction.types:
+                    if type(record.event).__name__ in types and wants(record):
                         self._take(record, nursery)
                 while len(self._open) >= OPEN_MAX:
                     self._room = trio.Event()
