@@ -1,7 +1,7 @@
 """The command line, and the composition root: `onda serve`, `demo`, `token`, `verify`, `backup`, `check` …
 
-Failures that are to be expected (a folder in use, a port that is taken, a damaged log, a setting that makes no
-sense) are one line on stderr and an exit code of their own; only a fault in Onda itself shows a trace.
+Failures that are to be expected (a folder in use, a port that is taken, a damaged log, a bad setting) are one
+line on stderr and an exit code of their own; only a fault in Onda itself shows a trace.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from web.server import Server, open_server
 from web.site import Site, make_site
 from web.sse import Message, Moved, Parser, Retry
 
-SECRET = "test-secret-" * 4
+SECRET = "test-secret-" * 6
 
 
 class Running:
