@@ -1,7 +1,7 @@
 """given / when / then for the domains, and a small world in which they run together.
 
-Every step checks what holds for all domains, so that each row of a test is also a test of these: `decide` only reads,
-events survive their way through JSON, and a reader who merges the patches sees the state.
+Every step checks what holds for all domains, so that each row of a test is also a test of these: `decide`
+only reads, events survive their way through JSON, and a reader who merges the patches sees the state.
 """
 
 from __future__ import annotations
@@ -207,5 +207,7 @@ def check_replay(stream: Stream, at: int) -> None:
 def event_types() -> dict[str, type]:
     """Return every type of event as `<kind>.<Type>`."""
     return {
-        f"{kind}.{event.__name__}": event for kind, domain in DOMAINS.items() for event in members(domain.Event)
+        f"{kind}.{event.__name__}": event
+        for kind, domain in DOMAINS.items()
+        for event in members(domain.Event)
     }

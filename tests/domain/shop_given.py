@@ -38,7 +38,12 @@ def create(*wishes: Wish, **fields: Any) -> CreateOrder:
 
 
 def line(
-    line: str, product: str = "kimbap", quantity: int = 2, price: int = 3000, name: str = "김밥", **fields: Any
+    line: str,
+    product: str = "kimbap",
+    quantity: int = 2,
+    price: int = 3000,
+    name: str = "김밥",
+    **fields: Any,
 ) -> OrderLine:
     return OrderLine(line, product, name, quantity, price, (), "", "", **fields)
 

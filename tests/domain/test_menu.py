@@ -1,4 +1,4 @@
-"""The menu: products and options, the sold-out switch, counts corrected by hand, and what tables hear of it."""
+"""The menu: products, options, the sold-out switch, counts corrected by hand, and what tables hear of it."""
 
 import pytest
 from msgspec import UNSET

@@ -27,7 +27,7 @@ class NoteTable(contract.Command, frozen=True):
 
 
 class NoteCall(contract.Command, frozen=True):
-    """A call of a table for staff rings, or was answered."""
+    """A `call` for staff (its `kind`, `called_at`) rings at the `table`, or was `answered`."""
 
     table: str
     call: str

@@ -170,7 +170,8 @@ def evolve(state: State, event: Event) -> None:
             submission = state.sending.pop(order, None)
             refusal = Refusal(event.code, event.detail)
             for back in submission.lines if submission is not None else ():
-                state.cart[back.line] = replace(back, refused=refusal)
+                if back.line in event.lines:
+                    state.cart[back.line] = replace(back, refused=refusal)
         case _:
             assert_never(event)
 
