@@ -1,4 +1,4 @@
-"""A whole server within the test: a node in memory, the site, real sockets; and small clients to talk to it."""
+"""A whole server within the test: a node in memory, a site, real sockets, and small clients to talk to it."""
 
 from __future__ import annotations
 
