@@ -6,11 +6,14 @@ before the oldest that is not yet done; checkpoints save it, and after a start i
 therefore see a record again after a crash, and hand on ids derived from the record so that the effect is
 once.
 
-A failed handler is tried again: 1 try + n retries, exponential backoff with full jitter. Attempts are counted
-before the handler runs, and the count outlives the process: the first attempt counts with the record itself,
-each start that finds records which may have been tried writes that down, and so does each retry. A record
-that kills the process is therefore parked like any other after its last attempt. While a stream has a parked
-record, its later records for this reaction are parked behind it; `replay` and `skip` let them go on.
+A failed handler is tried again: 1 try + n retries, exponential backoff with full jitter. Attempts are
+counted before the handler runs, and the count outlives the process: the first attempt counts with the
+record itself, each start that finds records which may have been tried writes that down, and so does each
+retry. But that a process ended says little about one record among many (the power may flap): those that
+several starts in a row have found are suspects, tried one at a time, each attempt written down before it
+begins. For them only these count, so a record that kills the process is parked in the end, and no other.
+While a stream has a parked record, its later records for this reaction are parked behind it; `replay` and
+`skip` let them go on.
 `Unavailable` (no space, too much waiting) is nobody's fault: it is waited out and not counted.
 """
 
@@ -20,7 +23,8 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
+from contextlib import suppress
+from typing import NamedTuple, Protocol, TypeVar
 
 import trio
 
@@ -28,7 +32,15 @@ from engine.checkpoint import Checkpoint, Parked
 from engine.clock import Clock
 from engine.codec import decode_envelope, decode_event
 from engine.config import Config
-from engine.errors import CursorUnusable, LogCorrupt, LogFailed, OndaError, Unavailable, UnknownOutcome
+from engine.errors import (
+    CursorUnusable,
+    LogCorrupt,
+    LogFailed,
+    OndaError,
+    ReadOnly,
+    Unavailable,
+    UnknownOutcome,
+)
 from engine.log import Log
 from engine.mailbox import Committed
 from engine.metrics import Metrics
@@ -37,8 +49,12 @@ from engine.tail import Tail
 
 SWEEP_S = 5.0
 """How often the log itself is looked at, as a net under the tail (the outbox sweep)."""
+SUSPECT_AFTER = 2
+"""Starts in a row that found a record undone, after which it is tried alone."""
 OPEN_MAX = 1024
 """Records that one reaction has under way or waiting in lanes."""
+
+T = TypeVar("T")
 
 logger = logging.getLogger("onda.reactions")
 
@@ -46,8 +62,8 @@ logger = logging.getLogger("onda.reactions")
 class Reaction(NamedTuple):
     """What follows from some types of event.
 
-    `handle` must be idempotent: it may see a record again. `types` are class names of events; of these, `wants`
-    says cheaply which records are worth handling.
+    `handle` must be idempotent: it may see a record again. `types` are class names of events; of these,
+    `wants` says cheaply which records are worth handling.
     """
 
     name: str
@@ -80,6 +96,7 @@ class Runner:
         self._room = trio.Event()
         self._reruns: list[tuple[int, int]] = []
         self._attempts: dict[int, int] = {}
+        self._alone = trio.Lock()
         self._parked: dict[str, list[Parked]] = {}
 
     @property
@@ -97,7 +114,8 @@ class Runner:
         host, name = self._host, self.reaction.name
         self._reruns, self._attempts = await host.checkpoint.tries(name)
         if host.log.head > self._read:
-            await host.checkpoint.add_rerun(name, self._read, host.log.head)
+            with suppress(ReadOnly):  # a start that is not counted accuses no record
+                await host.checkpoint.add_rerun(name, self._read, host.log.head)
             self._reruns.append((self._read, host.log.head))
         for parked in await host.checkpoint.parked():
             if parked.reaction == name:
@@ -165,11 +183,13 @@ class Runner:
             await self._park(record, 0, "an earlier record of this stream is parked")
             return
         config, name = self._host.config, self.reaction.name
-        attempt = self._attempts.get(record.position, 1)
-        attempt += sum(low < record.position <= high for low, high in self._reruns)
+        starts = sum(low < record.position <= high for low, high in self._reruns)
+        suspect = starts >= SUSPECT_AFTER
+        counted = self._attempts.get(record.position, 0)
+        attempt = counted + 1 if suspect else max(counted, 1) + starts
         last = "the process ended during each attempt"
         while attempt <= 1 + config.reaction_retries:
-            error = await self._try(record)
+            error = await (self._try_alone(record, attempt) if suspect else self._try(record))
             if error is None:
                 self._host.metrics.reactions.labels(name, "done").inc()
                 return
@@ -177,9 +197,20 @@ class Runner:
             attempt += 1
             if attempt <= 1 + config.reaction_retries:
                 self._host.metrics.reactions.labels(name, "retried").inc()
-                await self._host.checkpoint.count_attempt(name, record.position, attempt)
+                await self._count(record, attempt)
                 await trio.sleep(backoff_s(attempt - 2, config))
         await self._park(record, attempt - 1, last)
+
+    async def _try_alone(self, record: Committed, attempt: int) -> Exception | None:
+        async with self._alone:
+            await self._count(record, attempt)
+            return await self._try(record)
+
+    async def _count(self, record: Committed, attempt: int) -> None:
+        """Write down that this attempt begins; wait for space if there is none."""
+        await self._keep_trying(
+            lambda: self._host.checkpoint.count_attempt(self.reaction.name, record.position, attempt)
+        )
 
     async def _try(self, record: Committed) -> Exception | None:
         """Run the handler once; wait out what is only unavailable."""
@@ -221,7 +252,7 @@ class Runner:
             queue.append(stored)
         self._host.metrics.reactions.labels(name, "parked").inc()
 
-    async def _keep_trying(self, work: Callable[[], Awaitable[Parked]]) -> Parked:
+    async def _keep_trying(self, work: Callable[[], Awaitable[T]]) -> T:
         waited = 0
         while True:
             try:

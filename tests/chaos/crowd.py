@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from tests.chaos.deadline import wait_until_it_holds
+from tests.chaos.deadline import LOOK_EVERY_S
 from tests.chaos.evidence import Acknowledged, without_empty
 from tests.chaos.process import token
 from web.client import Client, Pace, Refused, open_client
@@ -147,27 +147,39 @@ class Crowd:
             with trio.move_on_after(0.2):  # to look whether it is enough
                 await screen.follower.wait(lambda follower, seen=cursor: follower.cursor != seen)
 
-    async def wait_quiet(self, client: Client) -> None:
-        """Wait until all reactions have run and every screen shows what the server has."""
+    async def wait_quiet(self, client: Client, within_s: float = 20.0) -> None:
+        """Wait until all reactions have run and every screen shows what the server has.
 
-        async def quiet() -> bool:
-            try:
-                heads = {feed: await client.sync(feed) for feed in self.feeds()}
-            except TryLater:
-                return False
-            tables = [heads[f"tables/{STORE}/{table}"]["state"] for table in self.tables]
-            orders = heads[f"stores/{STORE}"]["state"].get("orders", {})
-            copies = all(
-                orders.get(name, copy)["status"] == copy["status"]
-                for table in tables
-                for name, copy in table.get("orders", {}).items()
-            )
-            shown = all(
-                screen.follower.cursor == heads[screen.follower.feed]["cursor"] for screen in self.screens
-            )
-            return copies and shown and not any(table.get("sending") for table in tables)
+        Raises:
+            AssertionError: with what is still missing.
+        """
+        missing = ["an answer"]
+        with trio.move_on_after(within_s):
+            while missing := await self._missing(client):
+                await trio.sleep(LOOK_EVERY_S)
+            return
+        raise AssertionError(f"not quiet within {within_s} s: {missing}")
 
-        await wait_until_it_holds(quiet, within_s=20, what="everything told to everyone")
+    async def _missing(self, client: Client) -> list[str]:
+        """What has not come to everyone yet."""
+        try:
+            heads = {feed: await client.sync(feed) for feed in self.feeds()}
+        except TryLater as later:
+            return [str(later)]
+        missing = []
+        orders = heads[f"stores/{STORE}"]["state"].get("orders", {})
+        for feed in self.feeds()[1:]:
+            state = heads[feed]["state"]
+            missing += [f"{feed}: cart {order} is unanswered" for order in state.get("sending", {})]
+            for name, copy in state.get("orders", {}).items():
+                if name in orders and orders[name]["status"] != copy["status"]:
+                    missing.append(f"{feed}: {name} is {orders[name]['status']}, shown as {copy['status']}")
+        for screen in self.screens:
+            follower, head = screen.follower, heads[screen.follower.feed]["cursor"]
+            if follower.cursor != head:
+                seen = f"{follower.status} at {follower.cursor}, {follower.error}"
+                missing.append(f"{follower.feed} is at {head}, its screen {seen}")
+        return missing
 
     async def compare(self, client: Client) -> list[str]:
         """Compare what each screen shows with the server's snapshot at the same cursor."""

@@ -16,7 +16,7 @@ async def wait_until(holds: Callable[[], bool], within_s: float = 10.0, what: st
         AssertionError: it did not in time.
     """
     with trio.move_on_after(within_s):
-        while not holds():  # noqa: ASYNC110 (nothing sets an event for us)
+        while not holds():
             await trio.sleep(LOOK_EVERY_S)
         return
     raise AssertionError(f"not within {within_s} s: {what or holds}")
@@ -31,7 +31,7 @@ async def wait_until_it_holds(
         AssertionError: it did not in time.
     """
     with trio.move_on_after(within_s):
-        while not await holds():  # noqa: ASYNC110 (nothing sets an event for us)
+        while not await holds():
             await trio.sleep(LOOK_EVERY_S)
         return
     raise AssertionError(f"not within {within_s} s: {what or holds}")

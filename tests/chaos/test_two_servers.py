@@ -12,7 +12,7 @@ async def test_a_second_server_is_refused_and_the_first_goes_on(tmp_path: Path):
     data = tmp_path / "data"
     async with open_server(data) as (first, _):
         async with open_server(data, start=False) as (second, nursery):
-            with pytest.raises(DidNotStart, match="owns this data folder"):
+            with pytest.raises(DidNotStart, match="held by another process"):
                 await second.start(nursery)
             assert await second.wait_ended() > 0
             assert not any("Traceback" in line for line in second.said)

@@ -145,7 +145,7 @@ async def test_after_a_restart_it_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 async def test_a_record_that_ends_the_process_is_parked_in_the_end(tmp_path: Path) -> None:
-    """Attempts count through restarts: 1 + 3 starts that die with the record, and the fifth parks it."""
+    """Attempts count through restarts: two that others may have ended, four alone, then it is parked."""
     tries = 0
 
     async def deadly(_: Committed) -> None:
@@ -155,15 +155,33 @@ async def test_a_record_that_ends_the_process_is_parked_in_the_end(tmp_path: Pat
 
     async with open_node(config(str(tmp_path))) as node:
         await make_shop(node)
-    for number in range(5):
+    for number in range(7):
         async with open_node(config(str(tmp_path)), reactions=[Reaction("test", CREATED, deadly)]) as node:
             if number == 0:
                 await place(node, "a")
-            if number < 4:
+            if number < 6:
                 await wait_until(lambda number=number: tries == number + 1)
             else:
                 await wait_until(lambda: len(node.parked()) == 1)
-    assert tries == 4
+    assert tries == 6
+
+
+async def test_starts_that_tried_nothing_park_nothing(tmp_path: Path) -> None:
+    """A process that ends again and again before it came to a record says nothing about that record."""
+    recorder = Recorder()
+
+    async def held(_: Committed) -> None:
+        await trio.sleep_forever()
+
+    async with open_node(config(str(tmp_path)), reactions=[Reaction("test", CREATED, held)]) as node:
+        await make_shop(node)
+        await place(node, *"abc")
+    for _ in range(8):
+        async with open_node(config(str(tmp_path)), reactions=[Reaction("test", frozenset(), held)]) as node:
+            node._background.cancel()
+    async with open_node(config(str(tmp_path)), reactions=reaction(recorder)) as node:
+        await wait_until(lambda: recorder.seen == ["s1/a", "s1/b", "s1/c"])
+        assert not node.parked()
 
 
 async def test_a_reaction_far_behind_reads_the_log(tmp_path: Path) -> None:
