@@ -137,9 +137,9 @@ class Actor:
 
     async def look(self, take: Callable[[], T]) -> T:
         """Return what `take` returns when called between two turns, where the state in memory is the
-        durable one.
+        durable one, and where everything that was in the mailbox before is done.
         """
-        if self.loaded and not self._in_turn:
+        if self.idle:
             return take()
         look = Look(take)
         self._mailbox.append(look)
