@@ -204,10 +204,13 @@ class Runner:
     async def _try_alone(self, record: Committed, attempt: int) -> Exception | None:
         async with self._alone:
             await self._count(record, attempt)
-            return await self._try(record)
+            error = await self._try(record)
+            if error is None:
+                await self._count(record, 0)  # it may be tried again, but not because it ended the process
+            return error
 
     async def _count(self, record: Committed, attempt: int) -> None:
-        """Write down that this attempt begins; wait for space if there is none."""
+        """Write down that this attempt begins (0: that none counts); wait for space if there is none."""
         await self._keep_trying(
             lambda: self._host.checkpoint.count_attempt(self.reaction.name, record.position, attempt)
         )
