@@ -18,7 +18,8 @@ from engine.answers import Answer
 from engine.config import Config, load
 from engine.feed import Frame, Snapshot, Subscription
 from engine.mailbox import Committed
-from engine.node import MEMORY, Node, open_node
+from engine.node import Node
+from engine.opening import MEMORY, open_node
 from engine.reactions import Reaction
 from engine.records import Cursor
 

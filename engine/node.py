@@ -14,9 +14,7 @@ taken, and the log is sealed.
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -24,16 +22,13 @@ import trio
 from engine import codec, inspection
 from engine.actor import Actor
 from engine.answers import Answer
-from engine.checkpoint import Checkpoint, open_checkpoint
-from engine.clock import Clock, SystemClock
+from engine.checkpoint import Checkpoint
+from engine.clock import Clock
 from engine.config import Config
 from engine.domain.contract import Command
 from engine.errors import LogCorrupt, LogFailed, Malformed, Rejected, Stopping
 from engine.feed import Feed, Snapshot, Subscription
-from engine.follow import Follow
 from engine.log import Log
-from engine.log.memory import MemoryLog
-from engine.log.wal import open_wal
 from engine.mailbox import Ask, Committed
 from engine.metrics import Metrics
 from engine.reactions import Reaction, Runner
@@ -44,18 +39,11 @@ from engine.tail import Tail
 from engine.timers import Timers
 from engine.upkeep import Upkeep
 
-MEMORY = ":memory:"
-"""`Config.data` for a node that keeps nothing on disk."""
-
-LOG = "log"
-CHECKPOINT = "checkpoint.db"
-"""Names in the data folder."""
-
 logger = logging.getLogger("onda.node")
 
 
 class Node:
-    """One running engine. Made by `open_node`."""
+    """One running engine. Made by `engine.opening.open_node`."""
 
     def __init__(
         self, config: Config, clock: Clock, log: Log, checkpoint: Checkpoint, metrics: Metrics
@@ -333,86 +321,3 @@ class Node:
             await self.upkeep.take()
         if scope.cancelled_caught:
             logger.warning("stopped before everything was written out; the next start replays it")
-
-
-@asynccontextmanager
-async def open_node(
-    config: Config | None = None, *, reactions: Sequence[Reaction] = (), clock: Clock | None = None
-) -> AsyncIterator[Node]:
-    """Open a node on `config.data` (`":memory:"` keeps nothing on disk); it runs until the `async with` ends.
-
-    Args:
-        config: settings; the defaults when not given.
-        reactions: what follows from records beside Onda's own flow.
-        clock: time and ids; tests hand in their own.
-
-    Raises:
-        LogLocked: another process has the folder open.
-        LogCorrupt: what was acknowledged is damaged; nothing was changed.
-        LogTooNew: a newer version wrote the folder.
-        LogFailed: a disk call failed; at the start or while running.
-    """
-    config = config or Config()
-    metrics = Metrics()
-    try:
-        async with AsyncExitStack() as stack:
-            checkpoint, log = await _open_disk(config, stack, metrics)
-            node = Node(config, clock or SystemClock(), log, checkpoint, metrics)
-            async with trio.open_nursery() as nursery:
-                await node.start(nursery, [Follow(node).reaction, *reactions])
-                try:
-                    yield node
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await node.stop()
-                    nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raise _single(group) from None
-
-
-async def _open_disk(config: Config, stack: AsyncExitStack, metrics: Metrics) -> tuple[Checkpoint, Log]:
-    if config.data == MEMORY:
-        checkpoint = await open_checkpoint(MEMORY)
-        stack.push_async_callback(checkpoint.close)
-        return checkpoint, MemoryLog()
-    try:
-        os.makedirs(config.data, exist_ok=True)
-    except OSError as error:
-        raise LogFailed(f"cannot make the data folder {config.data}: {error}") from error
-
-    def note_sync(seconds: float, entries: int) -> None:
-        metrics.sync_s.observe(seconds)
-        metrics.sync_batch.observe(entries)
-
-    checkpoint = await open_checkpoint(os.path.join(config.data, CHECKPOINT))
-    stack.push_async_callback(checkpoint.close)
-    log = await stack.enter_async_context(
-        open_wal(
-            os.path.join(config.data, LOG),
-            segment_bytes=config.segment_bytes,
-            pad=config.pad_bytes,
-            reserve_bytes=config.reserve_bytes,
-            acked_floor=checkpoint.floor,
-            verified=min(checkpoint.position, checkpoint.refill),
-            on_sync=note_sync,
-        )
-    )
-    return checkpoint, log
-
-
-def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the one error that says what happened: a fault of the log before others, an only error as
-    itself.
-    """
-    leaves: list[BaseException] = []
-    waiting: list[BaseException] = [group]
-    while waiting:
-        error = waiting.pop()
-        if isinstance(error, BaseExceptionGroup):
-            waiting.extend(error.exceptions)
-        else:
-            leaves.append(error)
-    for error in leaves:
-        if isinstance(error, LogFailed | LogCorrupt):
-            return error
-    return leaves[0] if len(leaves) == 1 else group

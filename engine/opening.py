@@ -1,0 +1,111 @@
+"""Opens a node: the checkpoint, the log, and then everything in one nursery."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import trio
+
+from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.clock import Clock, SystemClock
+from engine.config import Config
+from engine.errors import LogCorrupt, LogFailed
+from engine.follow import Follow
+from engine.log import Log
+from engine.log.memory import MemoryLog
+from engine.log.wal import open_wal
+from engine.metrics import Metrics
+from engine.node import Node
+from engine.reactions import Reaction
+
+MEMORY = ":memory:"
+"""`Config.data` for a node that keeps nothing on disk."""
+
+LOG = "log"
+CHECKPOINT = "checkpoint.db"
+"""Names in the data folder."""
+
+
+@asynccontextmanager
+async def open_node(
+    config: Config | None = None, *, reactions: Sequence[Reaction] = (), clock: Clock | None = None
+) -> AsyncIterator[Node]:
+    """Open a node on `config.data` (`":memory:"` keeps nothing on disk); it runs until the `async with` ends.
+
+    Args:
+        config: settings; the defaults when not given.
+        reactions: what follows from records beside Onda's own flow.
+        clock: time and ids; tests hand in their own.
+
+    Raises:
+        LogLocked: another process has the folder open.
+        LogCorrupt: what was acknowledged is damaged; nothing was changed.
+        LogTooNew: a newer version wrote the folder.
+        LogFailed: a disk call failed; at the start or while running.
+    """
+    config = config or Config()
+    metrics = Metrics()
+    try:
+        async with AsyncExitStack() as stack:
+            checkpoint, log = await _open_disk(config, stack, metrics)
+            node = Node(config, clock or SystemClock(), log, checkpoint, metrics)
+            async with trio.open_nursery() as nursery:
+                await node.start(nursery, [Follow(node).reaction, *reactions])
+                try:
+                    yield node
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await node.stop()
+                    nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise _single(group) from None
+
+
+async def _open_disk(config: Config, stack: AsyncExitStack, metrics: Metrics) -> tuple[Checkpoint, Log]:
+    if config.data == MEMORY:
+        checkpoint = await open_checkpoint(MEMORY)
+        stack.push_async_callback(checkpoint.close)
+        return checkpoint, MemoryLog()
+    try:
+        os.makedirs(config.data, exist_ok=True)
+    except OSError as error:
+        raise LogFailed(f"cannot make the data folder {config.data}: {error}") from error
+
+    def note_sync(seconds: float, entries: int) -> None:
+        metrics.sync_s.observe(seconds)
+        metrics.sync_batch.observe(entries)
+
+    checkpoint = await open_checkpoint(os.path.join(config.data, CHECKPOINT))
+    stack.push_async_callback(checkpoint.close)
+    log = await stack.enter_async_context(
+        open_wal(
+            os.path.join(config.data, LOG),
+            segment_bytes=config.segment_bytes,
+            pad=config.pad_bytes,
+            reserve_bytes=config.reserve_bytes,
+            acked_floor=checkpoint.floor,
+            verified=min(checkpoint.position, checkpoint.refill),
+            on_sync=note_sync,
+        )
+    )
+    return checkpoint, log
+
+
+def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one error that says what happened: a fault of the log before others, an only error as
+    itself.
+    """
+    leaves: list[BaseException] = []
+    waiting: list[BaseException] = [group]
+    while waiting:
+        error = waiting.pop()
+        if isinstance(error, BaseExceptionGroup):
+            waiting.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    for error in leaves:
+        if isinstance(error, LogFailed | LogCorrupt):
+            return error
+    return leaves[0] if len(leaves) == 1 else group
