@@ -50,8 +50,12 @@ def test_the_same_product_again_is_no_event():
 
 def test_putting_a_product_leaves_the_switch_alone():
     """A product that was switched off stays off when its price changes."""
-    stream = check(store, [*MENU, SoldOutSet("ramen", True)], PutProduct("ramen", "라면", 5500))
+    given = [*WITH_TABLE, SoldOutSet("ramen", True)]
+    announced = MenuAnnounced(("3",), (item(price=5500, sold_out=True),))
+    then = [ProductPut("ramen", "라면", 5500), announced]
+    stream = check(store, given, PutProduct("ramen", "라면", 5500), then)
     assert stream.state.products["ramen"].sold_out
+    check(store, given, PutProduct("ramen", "라면", 5000), [])
 
 
 @pytest.mark.parametrize(

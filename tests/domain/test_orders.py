@@ -189,8 +189,10 @@ def test_an_id_is_taken_once(given):
 def test_a_chosen_id_does_not_block_the_next_number():
     """Where somebody chose the id that is next, the number after it is taken."""
     given = [*MENU, *created("o2", number=1)]
-    order = check(store, given, create()).events[-2]
+    stream = check(store, given, create())
+    order = stream.events[-2]
     assert (order.order, order.number, order.lines[0].line) == ("o3", 3, "o3-1")
+    assert stream.do(create(order="mine"))[0].number == 4
 
 
 def test_numbers_are_never_used_twice():

@@ -120,7 +120,7 @@ def evolve(state: State, event: Event) -> None:
     stock.apply(state, event.stock)
     if isinstance(event, LineCancelled) and (order := state.orders.get(event.order)) is not None:
         for line in order.lines:
-            if line.line == event.line and line.status != CANCELLED:
+            if line.line == event.line:
                 stock.let_go(state, event.order, line.product, line.quantity)
     settle(state, event, event.change())
 
