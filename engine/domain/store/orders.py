@@ -163,12 +163,13 @@ def evolve(state: State, event: Event) -> None:
 def touched(event: Event) -> list[tuple[str, str]]:
     """The order, and the products whose count it changed."""
     match event:
-        case OrderCreated(order=order, stock=changes):
-            if changes:
-                return [("orders", order), *(("products", change.product) for change in changes)]
-            return [("orders", order)]
-        case OrderPlaced(order=order):
-            return [("orders", order)]
+        case OrderCreated():
+            entities = [("orders", event.order)]
+            for change in event.stock:
+                entities.append(("products", change.product))
+            return entities
+        case OrderPlaced():
+            return [("orders", event.order)]
         case CartRefused():
             return []
         case _:
