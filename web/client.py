@@ -170,22 +170,34 @@ class Client:
         Raises:
             Refused, TryLater: see `judge`.
         """
+        headers = {**(headers or {}), **bearer(self._token)}
+        request = self._http.build_request(method, path, params=params, content=content, headers=headers)
+        request.stream = _Body(content or b"")
         response = None
         with trio.move_on_after(timeout or self._pace.answer_s):
             try:
-                response = await self._http.request(
-                    method,
-                    path,
-                    params=params,
-                    content=content,
-                    headers={**(headers or {}), **bearer(self._token)},
-                )
+                response = await self._http.send(request)
             except httpx.RequestError as error:
                 raise TryLater(f"{type(error).__name__}: {error}") from error
         if response is None:
             raise TryLater("no answer in time")
         judge(response)
         return response
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request's body. httpx's own is an async generator, which a broken connection leaves unfinished."""
+
+    def __init__(self, content: bytes) -> None:
+        self._parts = [content]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._parts:
+            raise StopAsyncIteration
+        return self._parts.pop()
 
 
 @asynccontextmanager

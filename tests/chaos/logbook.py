@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from engine.log.wal import open_wal
-from engine.node import LOG
+from engine.opening import LOG
 
 
 async def read_log(data: Path) -> list[dict[str, Any]]:
