@@ -68,6 +68,8 @@ class Host(Protocol):
     log: Log
     metrics: Metrics
 
+    def appending(self, stream: str) -> None: ...
+
     def committed(self, records: Sequence[Committed]) -> None: ...
 
     def arm(self, stream: str, due_ms: int | None) -> None: ...
@@ -106,6 +108,7 @@ class Actor:
         self.saved_version = 0
         self.memory = Memory(int(host.config.idempotency_s * 1000))
         self.loaded = False
+        self.lost = False
         self.held_down = False
         self.used_s = time.monotonic()
         self.bell = Bell()
@@ -184,6 +187,13 @@ class Actor:
         self.loaded = False
         self._view = None
 
+    def lose(self) -> None:
+        """Forget the state because it cannot be trusted: what is durable has to be read from the log
+        itself.
+        """
+        self.forget()
+        self.lost = True
+
     def apply(self, event: Event) -> None:
         """Take over one stored event."""
         self.domain.evolve(self.state, event)
@@ -256,7 +266,7 @@ class Actor:
             events = self.domain.decide(self.state, ask.command, context)
         except Rejected as refusal:
             if key is not None and digest is not None:
-                self.memory.add_refused(key, Known(now_ms, digest, None, refusal))
+                self.memory.add_refused(key, Known(now_ms, digest, None, (refusal.code, refusal.detail)))
             turn.settle.append((ask, refusal))
             return
         except Exception:
@@ -278,7 +288,7 @@ class Actor:
         if known.digest != digest:
             return IdempotencyMismatch()
         if known.refusal is not None:
-            return known.refusal
+            return Rejected(*known.refusal)
         answer = known.answer or await self._host.saved_answer(self.stream, key)
         if answer is None:
             return UnknownOutcome("this was done before, but its answer is not kept any more")
@@ -327,6 +337,7 @@ class Actor:
     async def _append(self, turn: Turn) -> None:
         host = self._host
         started_s = time.monotonic()
+        host.appending(self.stream)
         try:
             position = await host.log.append(turn.entries)
         except (UnknownOutcome, LogFailed) as error:
@@ -341,7 +352,13 @@ class Actor:
         host.metrics.append_s.observe(time.monotonic() - started_s)
         host.metrics.batch.observe(len(turn.entries))
         host.metrics.records.inc(len(turn.entries))
-        self._publish(turn, position)
+        try:
+            self._publish(turn, position)
+        except Exception:
+            self._fail(
+                turn, UnknownOutcome()
+            )  # it is durable: the same id gives the answer after the rebuild
+            raise
 
     def _publish(self, turn: Turn, position: int) -> None:
         first = position - len(turn.entries) + 1

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from engine.codec import encode
 from engine.domain.contract import Command
-from engine.errors import Rejected
 
 REFUSALS_KEPT = 1024
 
@@ -33,12 +32,15 @@ class Answer(NamedTuple):
 
 
 class Known:
-    """A command that was decided: its digest and when, and its answer or refusal while that is in memory."""
+    """A command that was decided: its digest and when, and its answer or refusal while that is in memory.
+
+    A refusal is kept as its code and detail: an exception that is raised again and again grows its traceback.
+    """
 
     __slots__ = ("answer", "at_ms", "digest", "refusal")
 
     def __init__(
-        self, at_ms: int, digest: str, answer: Answer | None, refusal: Rejected | None = None
+        self, at_ms: int, digest: str, answer: Answer | None, refusal: tuple[str, str] | None = None
     ) -> None:
         self.at_ms = at_ms
         self.digest = digest

@@ -46,12 +46,6 @@ class StoredEnvelope(msgspec.Struct, gc=False):
     data: msgspec.Raw
 
 
-class EnvelopeType(msgspec.Struct, gc=False):
-    """Only the type, for refilling a ring."""
-
-    type: str
-
-
 class AnswerMeta(msgspec.Struct, array_like=True, gc=False):
     """What stands beside the last record of a command that came with an id, so that its answer can be given
     again.
@@ -88,7 +82,6 @@ _EVENT_DECODERS = {
 _STATE_DECODERS = {kind: msgspec.json.Decoder(domain.State).decode for kind, domain in DOMAINS.items()}
 
 decode_envelope = msgspec.json.Decoder(StoredEnvelope).decode
-decode_type = msgspec.json.Decoder(EnvelopeType).decode
 decode_meta = msgspec.json.Decoder(AnswerMeta).decode
 
 

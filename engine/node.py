@@ -247,12 +247,16 @@ class Node:
         del self.actors[actor.stream]
         self._scopes.pop(actor.stream).cancel()
 
+    def appending(self, stream: str) -> None:
+        """Take note that a stream is about to change."""
+        self.upkeep.changing(stream)
+
     def committed(self, records: Sequence[Committed]) -> None:
         """Take note of durable records of one stream."""
         first, last = records[0], records[-1]
         if first.version == 1 and first.stream.startswith("store:"):
             self._stores.add(first.stream)
-        self.upkeep.changed(first.stream, last.position, sum(len(record.body) for record in records))
+        self.upkeep.grown(last.position, sum(len(record.body) for record in records))
         self.tail.add(records)
 
     def arm(self, stream: str, due_ms: int | None) -> None:
@@ -262,8 +266,10 @@ class Node:
         self._actor(stream).wake()
 
     async def rebuild(self, actor: Actor) -> None:
-        self.upkeep.touched(actor.stream)
         await rebuild(self, actor)
+        if actor.version != actor.saved_version:
+            self.upkeep.changing(actor.stream)
+            self.tail.restart(self.log.head)  # what it committed last may never have been reported
 
     async def saved_answer(self, stream: str, key: str) -> Answer | None:
         return await self.checkpoint.load_answer(stream, key)
@@ -281,7 +287,7 @@ class Node:
         for actor in self.actors.values():
             if actor.kind == "store" and actor.version > 0:
                 self._stores.add(actor.stream)
-            self.upkeep.touched(actor.stream)
+            self.upkeep.changing(actor.stream)
             self.arm(actor.stream, actor.due_ms)
         logger.info("replayed %d records in %.3f s", evolved, trio.current_time() - started_s)
         positions = await self.checkpoint.positions()
@@ -307,7 +313,7 @@ class Node:
         raise await self.log.wait_failed()
 
     async def stop(self) -> None:
-        """Drain: refuse new commands, end subscriptions, let mailboxes run empty, take the last checkpoint."""
+        """Drain: refuse commands, end subscriptions, let mailboxes run empty, take the last checkpoint."""
         if self.draining:
             return
         self.draining = True

@@ -18,7 +18,8 @@ from engine.actor import Actor
 from engine.answers import Answer, Known, command_key
 from engine.checkpoint import Checkpoint, SavedState
 from engine.clock import Clock
-from engine.codec import decode_envelope, decode_event, decode_meta, decode_state, decode_type, domain_of
+from engine.codec import StoredEnvelope, decode_envelope, decode_event, decode_meta, decode_state, domain_of
+from engine.domain.contract import Event
 from engine.domain.times import to_ms
 from engine.errors import CursorUnusable, LogCorrupt
 from engine.feed import Feed, Frame
@@ -57,19 +58,115 @@ async def replay(host: Host) -> int:
             "checkpoint.db", 0, f"it ends at position {floor}, but the log starts at {host.log.first}"
         )
     evolved = 0
+    reader = Reader(host)
     while chunk := await host.log.read(after, CHUNK_BYTES):
         after = chunk[-1][0]
         await _open_actors(host, {entry.stream for position, entry in chunk if position > floor})
         for position, entry in chunk:
             if position <= floor:
-                _refill(host, entry, decode_type(entry.body).type)
+                reader.refill(entry)
             else:
-                _evolve(host, host.actors[entry.stream], entry)
+                reader.evolve(host.actors[entry.stream], entry)
                 evolved += 1
     for actor in host.actors.values():
         _check(actor)
         actor.loaded = True
     return evolved
+
+
+async def rebuild(host: Host, actor: Actor) -> None:
+    """Load an actor that is not in memory, or that has lost its state, up to the stream's durable head."""
+    while True:
+        actor.forget()
+        since = host.checkpoint.position
+        saved = (await host.checkpoint.load_states([actor.stream])).get(actor.stream)
+        await _restore(host, actor, saved)
+        if not actor.lost and actor.feed.head <= actor.version:  # what is not in memory is in the checkpoint
+            break
+        try:
+            await _catch_up(host, actor, since)
+            break
+        except CursorUnusable:  # a checkpoint was taken meanwhile and the log trimmed behind it
+            await trio.lowlevel.checkpoint()
+    actor.feed.prime(actor.version)
+    _check(actor)
+    actor.lost = False
+    actor.loaded = True
+
+
+async def _catch_up(host: Host, actor: Actor, after: int) -> None:
+    reader = Reader(host)
+    while chunk := await host.log.read(after, CHUNK_BYTES):
+        after = chunk[-1][0]
+        for _, entry in chunk:
+            if entry.stream == actor.stream:
+                reader.evolve(actor, entry)
+
+
+class Reader:
+    """Takes entries of the log, in order, back into rings, states and memories of commands."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._bodies: dict[str, deque[bytes]] = {}  # by stream: the last envelopes, for answers
+
+    def refill(self, entry: Entry) -> None:
+        """Put a record that the checkpoint holds back into its ring."""
+        feed = self._host.feeds.get(entry.stream) or self._host.new_feed(entry.stream)
+        kind, envelope, event = _decode(entry)
+        self._publish(feed, entry, envelope.type, domain_of(kind).fences(event))
+
+    def evolve(self, actor: Actor, entry: Entry) -> None:
+        """Put a record into its ring, and take it into the state unless the saved state has it already."""
+        kind, envelope, event = _decode(entry)
+        if entry.version > actor.version:
+            if entry.version != actor.version + 1:
+                raise _hole(entry, actor.version)
+            actor.apply(event)
+            self._remember(actor, entry, envelope)
+        self._publish(actor.feed, entry, envelope.type, domain_of(kind).fences(event))
+
+    def _publish(self, feed: Feed, entry: Entry, type_: str, fences: bool) -> None:
+        feed.prime(entry.version - 1)
+        if entry.version > feed.head:
+            if entry.version != feed.head + 1:
+                raise _hole(entry, feed.head)
+            feed.publish((Frame(entry.version, type_, entry.body),))
+            if fences:
+                feed.fence(entry.version)
+
+    def _remember(self, actor: Actor, entry: Entry, envelope: StoredEnvelope) -> None:
+        """Keep the answer to the command that ends with this record, if it came with an id."""
+        bodies = self._bodies.setdefault(entry.stream, deque(maxlen=EVENTS_PER_COMMAND_MAX))
+        bodies.append(entry.body)
+        if entry.meta:
+            meta = decode_meta(entry.meta)
+            cursor = f"{self._host.epoch}-{entry.version}"
+            answer = Answer(cursor, entry.version, list(bodies)[-meta.count :], bytes(meta.result))
+            known = Known(to_ms(envelope.time), meta.digest, answer)
+            actor.memory.add(command_key(meta.by, meta.id), known)
+            bodies.clear()
+
+
+def _decode(entry: Entry) -> tuple[str, StoredEnvelope, Event]:
+    kind = entry.stream.partition(":")[0]
+    try:
+        envelope = decode_envelope(entry.body)
+        return kind, envelope, decode_event(kind, envelope.type, envelope.data)
+    except (KeyError, msgspec.DecodeError) as error:
+        raise LogCorrupt(
+            "log", 0, f"{entry.stream} version {entry.version} cannot be read: {error}"
+        ) from error
+
+
+def _hole(entry: Entry, version: int) -> LogCorrupt:
+    return LogCorrupt("log", 0, f"{entry.stream}: version {entry.version} follows {version}")
+
+
+def _check(actor: Actor) -> None:
+    if actor.feed.head != actor.version:
+        ends = f"ends at version {actor.feed.head} in the log, its state is at {actor.version}"
+        raise LogCorrupt("log", 0, f"{actor.stream} {ends}")
 
 
 async def _open_actors(host: Host, streams: set[str]) -> None:
@@ -90,101 +187,3 @@ async def _restore(host: Host, actor: Actor, saved: SavedState | None) -> None:
         actor.version = actor.saved_version = saved.version
         for key, known in await host.checkpoint.load_known(actor.stream):
             actor.memory.add_saved(key, known)
-
-
-def _refill(host: Host, entry: Entry, type_: str) -> None:
-    """Put a stored frame back into its ring."""
-    feed = host.feeds.get(entry.stream)
-    if feed is None:
-        feed = host.new_feed(entry.stream)
-    feed.prime(entry.version - 1)
-    if entry.version <= feed.head:
-        return
-    if entry.version != feed.head + 1:
-        raise LogCorrupt("log", 0, f"{entry.stream}: version {entry.version} follows {feed.head}")
-    feed.publish((Frame(entry.version, type_, entry.body),))
-
-
-def _evolve(host: Host, actor: Actor, entry: Entry) -> None:
-    """Refill the ring, and take the event into the state unless the saved state has it already."""
-    envelope = decode_envelope(entry.body)
-    actor.feed.prime(entry.version - 1)
-    event = None
-    if entry.version > actor.version:
-        if entry.version != actor.version + 1:
-            raise LogCorrupt("log", 0, f"{entry.stream}: version {entry.version} follows {actor.version}")
-        try:
-            event = decode_event(actor.kind, envelope.type, envelope.data)
-        except (KeyError, msgspec.DecodeError) as error:
-            raise LogCorrupt(
-                "log", 0, f"{entry.stream} version {entry.version}: {envelope.type} cannot be read: {error}"
-            ) from error
-        actor.apply(event)
-        if entry.meta:
-            _remember(host, actor, entry, to_ms(envelope.time))
-    _refill(host, entry, envelope.type)
-    if event is not None and domain_of(actor.kind).fences(event):
-        actor.feed.fence(entry.version)
-
-
-def _remember(host: Host, actor: Actor, entry: Entry, at_ms: int) -> None:
-    """Take the answer to a command back into the memory; its envelopes end with this record."""
-    meta = decode_meta(entry.meta)
-    bodies = [
-        frame.body for frame in actor.feed.after(max(actor.feed.low, entry.version - meta.count), meta.count)
-    ]
-    bodies = [*bodies[: meta.count - 1], entry.body]
-    answer = Answer(f"{host.epoch}-{entry.version}", entry.version, bodies, bytes(meta.result))
-    actor.memory.add(command_key(meta.by, meta.id), Known(at_ms, meta.digest, answer))
-
-
-async def rebuild(host: Host, actor: Actor) -> None:
-    """Load an actor that is not in memory, or that has lost its state, up to the stream's durable head."""
-    while True:
-        actor.forget()
-        since = host.checkpoint.position
-        saved = (await host.checkpoint.load_states([actor.stream])).get(actor.stream)
-        await _restore(host, actor, saved)
-        if actor.feed.head <= actor.version:  # everything durable is in the checkpoint
-            break
-        try:
-            await _catch_up(host, actor, since)
-            break
-        except CursorUnusable:  # a checkpoint was taken meanwhile and the log trimmed behind it
-            await trio.lowlevel.checkpoint()
-    actor.feed.prime(actor.version)
-    _check(actor)
-    actor.loaded = True
-
-
-def _check(actor: Actor) -> None:
-    if actor.feed.head != actor.version:
-        raise LogCorrupt(
-            "log",
-            0,
-            f"{actor.stream} ends at version {actor.feed.head} in the log, its state is at {actor.version}",
-        )
-
-
-async def _catch_up(host: Host, actor: Actor, after: int) -> None:
-    """Evolve what the log holds of one stream after a position."""
-    recent: deque[bytes] = deque(maxlen=EVENTS_PER_COMMAND_MAX)
-    while chunk := await host.log.read(after, CHUNK_BYTES):
-        after = chunk[-1][0]
-        for _, entry in chunk:
-            if entry.stream != actor.stream or entry.version <= actor.version:
-                continue
-            envelope = decode_envelope(entry.body)
-            actor.apply(decode_event(actor.kind, envelope.type, envelope.data))
-            recent.append(entry.body)
-            if entry.meta:
-                meta = decode_meta(entry.meta)
-                answer = Answer(
-                    f"{host.epoch}-{entry.version}",
-                    entry.version,
-                    list(recent)[-meta.count :],
-                    bytes(meta.result),
-                )
-                known = Known(to_ms(envelope.time), meta.digest, answer)
-                actor.memory.add(command_key(meta.by, meta.id), known)
-                recent.clear()

@@ -41,12 +41,12 @@ async def supervise(actor: Actor, config: Config, metrics: Metrics) -> None:
         except (LogFailed, LogCorrupt):
             raise
         except StateLost as lost:
-            actor.forget()
+            actor.lose()
             if not lost.crash:
                 continue
         except Exception:
             logger.exception("%s crashed", actor.stream)
-            actor.forget()
+            actor.lose()
         now = time.monotonic()
         crashes.append(now)
         while crashes[0] < now - config.restarts_window_s:

@@ -37,14 +37,21 @@ class Tail:
             self._records.extend(ready)
             self.high = ready[-1].position
         if len(self._early) > self._records_max:  # a report got lost: start again behind everything seen
-            self.high = self.low = max(batch[-1].position for batch in self._early.values())
-            self._early.clear()
-            self._records.clear()
-            self._skip = 0
+            self.restart(max(batch[-1].position for batch in self._early.values()))
         self._drop_old()
         if self._changed is not None:
             self._changed.set()
             self._changed = None
+
+    def restart(self, position: int) -> None:
+        """Go on after `position`: there is a report that may never come. What lies before is read from the
+        log.
+        """
+        if position > self.high:
+            self.high = self.low = position
+            self._early = {first: batch for first, batch in self._early.items() if first > position}
+            self._records.clear()
+            self._skip = 0
 
     def _drop_old(self) -> None:
         surplus = self.high - self.low - self._records_max

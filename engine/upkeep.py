@@ -23,7 +23,6 @@ from engine.feed import Feed
 from engine.log import Log
 from engine.metrics import Metrics
 from engine.reactions import Runner
-from engine.tail import Tail
 
 LOOKS_PER_SLICE = 32
 REFILL_MARKS = 8
@@ -39,7 +38,6 @@ class Host(Protocol):
     log: Log
     checkpoint: Checkpoint
     metrics: Metrics
-    tail: Tail
     actors: dict[str, Actor]
     feeds: dict[str, Feed]
     runners: list[Runner]
@@ -48,7 +46,11 @@ class Host(Protocol):
 
 
 class Upkeep:
-    """The upkeep of one node. Tell it with `changed` what was committed."""
+    """The upkeep of one node. It is told of each append before (`changing`) and after (`grown`).
+
+    So at any moment every record up to the log's head belongs to a stream that is saved, or named as changed:
+    the head is a safe position for a checkpoint.
+    """
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -59,9 +61,8 @@ class Upkeep:
         self._due = trio.Event()
         self._lock = trio.Lock()
 
-    def changed(self, stream: str, position: int, size: int) -> None:
-        """Note that records of a stream were committed up to `position`, `size` bytes of them."""
-        self._changed.add(stream)
+    def grown(self, position: int, size: int) -> None:
+        """Note that `size` bytes of records were committed up to `position`."""
         self._bytes += size
         self._total_bytes += size
         if self._total_bytes - self._marks[-1][1] > self._host.config.refill_bytes / REFILL_MARKS:
@@ -74,8 +75,10 @@ class Upkeep:
         if self._bytes > self._host.config.checkpoint_bytes:
             self._due.set()
 
-    def touched(self, stream: str) -> None:
-        """Note that a stream's saved state is behind the log, whatever the reason."""
+    def changing(self, stream: str) -> None:
+        """Note that a stream's saved state is, or is about to be, behind the log. Call it before the
+        append.
+        """
         self._changed.add(stream)
 
     async def run(self) -> None:
@@ -100,7 +103,7 @@ class Upkeep:
     async def _take(self) -> None:
         host = self._host
         positions = {runner.reaction.name: runner.position for runner in host.runners}
-        position = host.tail.high
+        position = host.log.head
         if position == host.checkpoint.position and not self._changed:
             return
         changed, self._changed = self._changed, set()
@@ -147,12 +150,14 @@ class Upkeep:
             if actor.used_s < horizon_s and actor.idle and not self._is_needed(actor):
                 host.drop_actor(actor)
         unused = [feed for stream, feed in host.feeds.items() if stream not in host.actors]
+        for feed in unused:
+            if not len(feed):
+                del host.feeds[feed.stream]
         surplus = sum(feed.bytes for feed in unused) - host.config.feeds_bytes_max
         for feed in sorted(unused, key=lambda feed: feed.used_s):
-            if surplus <= 0:
-                break
-            surplus -= feed.bytes
-            del host.feeds[feed.stream]
+            if surplus > 0 and len(feed):
+                surplus -= feed.bytes
+                del host.feeds[feed.stream]
 
     def _is_needed(self, actor: Actor) -> bool:
         return (

@@ -68,7 +68,7 @@ def test_the_engine_knows_no_web() -> None:
 
 
 def test_the_domain_is_pure() -> None:
-    """Domain files use errors, msgspec and the pure part of the standard library; nothing in them is async."""
+    """Domain files use errors, msgspec and the pure part of the standard library; none is async."""
     for path in ROOT.glob("engine/domain/**/*.py"):
         assert engine_parts(path) <= {"domain", "errors"}, path
         for name in imports(path):
@@ -102,7 +102,7 @@ def test_log_and_feed_know_only_bytes() -> None:
 
 
 def test_the_web_uses_public_names() -> None:
-    """The web sees the engine through its public names, its errors, config and commands, not its machinery."""
+    """The web sees the engine through its public names, errors and commands, not its machinery."""
     private = {
         "actor",
         "answers",

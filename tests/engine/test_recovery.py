@@ -10,7 +10,10 @@ import trio
 
 from engine import Cursor, open_node
 from engine.domain import DOMAINS
+from engine.domain.table.calls import CallStaff
+from engine.domain.table.sitting import CloseTable, OpenTable
 from engine.errors import Crashed, LogCorrupt, LogFailed, LogLocked, Overloaded, ReadOnly, UnknownOutcome
+from engine.feed import Feed
 from engine.log.memory import MemoryLog
 from tests.engine.shop import OWNER, STORE, config, make_shop, order, state_of, wait_until
 
@@ -199,3 +202,46 @@ def _remove(folder: Path) -> None:
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()
+
+
+async def test_a_crash_after_the_append_reads_the_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What became durable before a fault is part of the rebuilt state, and its readers get it."""
+    async with open_node(config(str(tmp_path))) as node:
+        await make_shop(node)
+        subscription = await node.subscribe(STORE)
+        publish = Feed.publish
+
+        def fail_once(self: Feed, frames: Any) -> None:
+            monkeypatch.setattr(Feed, "publish", publish)
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(Feed, "publish", fail_once)
+        with pytest.raises(UnknownOutcome):
+            await node.ask(STORE, order(order="a"), by=OWNER, id="k")
+        assert "a" in (await state_of(node, STORE))["orders"]
+        assert [frame.type for frame in subscription.take()] == ["OrderCreated", "OrderPlaced"]
+        assert (await node.ask(STORE, order(order="a"), by=OWNER, id="k")).replayed
+        await node.ask(STORE, order(order="b"), by=OWNER)
+        await wait_until(lambda: node.statistics()["reaction_lag"] == 0, seconds=10)
+
+
+async def test_a_fence_holds_after_a_restart(tmp_path: Path) -> None:
+    """The next party at a table cannot resume into the time of the one before, whatever is read back from
+    disk.
+    """
+    settings = config(str(tmp_path))
+    table = "table:s1/3"
+    async with open_node(settings) as node:
+        await make_shop(node)
+        await node.ask(table, OpenTable(guests=2), by=table)
+        cursor = Cursor.parse((await node.read(table)).cursor)
+        await node.ask(table, CallStaff(kind="water"), by=table)
+        await node.ask(table, CloseTable(), by=OWNER)
+        await node.ask(table, OpenTable(guests=4), by=table)
+        with await node.subscribe(table, cursor) as subscription:
+            assert subscription.reset == "expired"
+    async with open_node(settings) as node:
+        with await node.subscribe(table, cursor) as subscription:
+            assert subscription.reset == "expired"
