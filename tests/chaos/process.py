@@ -56,7 +56,7 @@ class Server:
             str(self.port),
         ]
         self._command += ["--data", str(data), *options]
-        self._env = {**os.environ, "ONDA_SECRET": SECRET, "PYTHONUNBUFFERED": "1", **(env or {})}
+        self.env = {**os.environ, "ONDA_SECRET": SECRET, "PYTHONUNBUFFERED": "1", **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._listening = trio.Event()
         self._ended = trio.Event()
@@ -84,7 +84,7 @@ class Server:
         self._process = subprocess.Popen(
             self._command,
             cwd=ROOT,
-            env=self._env,
+            env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

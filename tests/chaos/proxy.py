@@ -63,7 +63,8 @@ class Proxy:
         """Break every connection (RST): what was on its way is lost."""
         for link in list(self._links):
             for end in link:
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                if end.socket.fileno() != -1:  # not closed in the meantime
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 await trio.aclose_forcefully(end)
 
     def stall(self) -> None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 
-from tests.chaos.crowd import STAGES, STORE, open_crowd
+from tests.chaos.crowd import STAGES, STORE, Crowd, open_crowd
 from tests.chaos.evidence import contiguous, nothing_doubled, nothing_lost
 from tests.chaos.logbook import read_log
-from tests.chaos.process import open_server
+from tests.chaos.process import Server, open_server
 from web.client import Client, Unanswered
 
 SMALL = {"ONDA_SEGMENT_BYTES": str(1 << 20), "ONDA_RESERVE_BYTES": str(1 << 20), "ONDA_PING_S": "1"}
 DISK_BYTES = 24 << 20
+LIMIT_BYTES = 2 << 20
 NOTE = "x" * 500
 
 
@@ -50,46 +52,53 @@ async def test_a_full_disk_refuses_orders_and_recovers(small_disk: Path):
                 file.write(bytes(64 << 10))
                 file.flush()
 
-    await full_and_back(small_disk / "data", fill, filler.unlink)
+    async def fill_it(_server: Server, _nursery: trio.Nursery) -> None:
+        await trio.to_thread.run_sync(fill)
+
+    await full_and_back(small_disk / "data", fill_it, lambda _server: filler.unlink())
 
 
 async def test_a_file_size_limit_refuses_orders_and_recovers(tmp_path: Path):
-    """The same where nothing can be mounted: a limit on the size of files makes every new segment fail."""
-    server_pid: list[int] = []
+    """The same where nothing can be mounted: segments of a size that a limit forbids cannot be made."""
 
-    def limit(size: int) -> None:
-        resource.prlimit(server_pid[0], resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, resource.RLIM_INFINITY))
 
-    await full_and_back(
-        tmp_path / "data", lambda: limit(512 << 10), lambda: limit(resource.RLIM_INFINITY), server_pid
-    )
+    async def restart_limited(server: Server, nursery: trio.Nursery) -> None:
+        assert await server.stop() == 0
+        server.env["ONDA_SEGMENT_BYTES"] = str(2 * LIMIT_BYTES)
+        await server.start(nursery, preexec=limit)
+
+    def lift(server: Server) -> None:
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    await full_and_back(tmp_path / "data", restart_limited, lift)
 
 
-async def full_and_back(data: Path, fill, free, server_pid: list[int] | None = None) -> None:
-    """Order, fill the disk while orders flow, look at what works, free it, and order on."""
+async def full_and_back(
+    data: Path, fill: Callable[[Server, trio.Nursery], Awaitable[None]], free: Callable[[Server], None]
+) -> None:
+    """Order, let space run out while orders flow, look at what works, make space, and order on."""
     async with (
-        open_server(data, "--no-demo", env=SMALL) as (server, _),
+        open_server(data, "--no-demo", env=SMALL) as (server, nursery),
         open_crowd(server.base, 1, tables=1) as (crowd, client),
     ):
-        if server_pid is not None:
-            server_pid.append(server.pid)
         assert await place(crowd, client)
-        await trio.to_thread.run_sync(fill)
+        await fill(server, nursery)
         with trio.fail_after(60):
             while await place(crowd, client):
                 pass
         problem = await refusal(client)
         assert (problem.status_code, problem.json()["code"]) == (503, "read_only")
         assert int(problem.headers["Retry-After"]) >= 1
-        orders = (await client.sync(f"stores/{STORE}"))["state"]["orders"]
-        assert orders
-        assert (await client._http.get("/healthz")).status_code == 200
-        assert (await client._http.get("/readyz")).status_code == 503
-        await trio.to_thread.run_sync(free)
+        assert (await client.sync(f"stores/{STORE}"))["state"]["orders"]
+        assert await status(client, "/healthz") == 200
+        assert await status(client, "/readyz") == 503
+        free(server)
         with trio.fail_after(30):
             while not await place(crowd, client):
                 pass
-        assert (await client._http.get("/readyz")).status_code == 200
+        assert await status(client, "/readyz") == 200
         await crowd.wait_quiet(client)
         findings = await crowd.compare(client) + crowd.faults()
         assert await server.stop() == 0
@@ -98,7 +107,7 @@ async def full_and_back(data: Path, fill, free, server_pid: list[int] | None = N
     assert findings + nothing_doubled(records, crowd.acknowledged, crowd.tried) == []
 
 
-async def place(crowd, client: Client) -> bool:
+async def place(crowd: Crowd, client: Client) -> bool:
     """One large order; False when it could not be placed within a moment."""
     key = os.urandom(8).hex()
     crowd.tried.add(key)
@@ -113,7 +122,12 @@ async def place(crowd, client: Client) -> bool:
     return True
 
 
-async def refusal(client: Client):
+async def status(client: Client, path: str) -> int:
+    """The status of a page."""
+    return (await client._http.get(path)).status_code
+
+
+async def refusal(client: Client) -> httpx.Response:
     """What the server says to an order right now."""
     body = {"lines": [{"product": "ramen", "quantity": 1}]}
     headers = {"Authorization": f"Bearer {client._token}"}

@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.chaos.crowd import PACE, STAGES, STORE, open_crowd
+from tests.chaos.crowd import PACE, STORE, open_crowd
 from tests.chaos.process import Server, open_server, token
 from web.client import Client, open_client
 
 STALLED = 100
-ORDERS = 600
 NOTE_BYTES = 400
-"""Makes each frame about 2 KB, so that kernel buffers of stalled readers fill soon."""
+"""Makes an order's frames about 4 KB, so that kernel buffers of stalled readers fill soon."""
 
-GROWTH_BYTES_MAX = 24 << 20
-"""If frames for stalled readers were queued one by one, it would be 100 × 600 × 5 frames × 2 KB = 600 MB."""
+EACH_BYTES_MAX = 600 << 10
+"""What one stalled reader may hold: one write of 64 KB, with its copies on the way to the socket."""
+
+GROWTH_BYTES_MAX = 16 << 20
+"""Once that is held nothing grows: queued one by one, frames would take 100 × 250 × 4 KB = 100 MB more."""
 
 LATENCY_P99_S_MAX = 0.25
 """Generous, because the machine is shared; a reader that waits for a stalled one would see seconds."""
@@ -30,29 +32,32 @@ LATENCY_P99_S_MAX = 0.25
 @pytest.mark.slow
 async def test_stalled_readers_cost_no_memory_and_no_latency(tmp_path: Path):
     """100 SSE readers stop reading while orders flow: RSS flat, p99 of a healthy reader as before."""
+    env = {"ONDA_PING_S": "1", "ONDA_CHECKPOINT_S": "1", "ONDA_SEND_TIMEOUT_S": "600"}
     async with (
-        open_server(tmp_path / "data", "--no-demo", env={"ONDA_PING_S": "1"}) as (server, _),
+        open_server(tmp_path / "data", "--no-demo", env=env) as (server, _),
         open_crowd(server.base, 1, tables=1) as (_, client),
         open_client(server.base, token(), pace=PACE) as reader,
     ):
-        await order_latencies(client, reader, 100)  # warm-up
-        alone = percentile(await order_latencies(client, reader, 200), 99)
+        await order_latencies(client, reader, 60)  # warm-up
+        alone = percentile(await order_latencies(client, reader, 100), 99)
         before = server.rss_bytes()
         async with stalled_readers(server, STALLED):
-            crowded = percentile(await order_latencies(client, reader, ORDERS), 99)
-            growth = server.rss_bytes() - before
-            print(
-                f"p99 {alone * 1e3:.1f} ms alone, {crowded * 1e3:.1f} ms crowded, RSS +{growth / 1e6:.1f} MB"
-            )
+            await order_latencies(client, reader, 150)
+            held = server.rss_bytes() - before
+            crowded = percentile(await order_latencies(client, reader, 250), 99)
+            growth = server.rss_bytes() - before - held
+            print(f"p99 {alone * 1e3:.1f} ms alone, {crowded * 1e3:.1f} ms crowded")
+            print(f"RSS +{held / 1e6:.1f} MB for {STALLED} stalled readers, then +{growth / 1e6:.1f} MB")
+            assert held < STALLED * EACH_BYTES_MAX
             assert growth < GROWTH_BYTES_MAX
-            assert crowded < LATENCY_P99_S_MAX
+            assert crowded < max(LATENCY_P99_S_MAX, 3 * alone)
             began = time.monotonic()
             assert await server.stop(within_s=5) == 0
             print(f"SIGTERM took {time.monotonic() - began:.2f} s")
 
 
-async def test_a_stalled_reader_is_cut_and_counted(tmp_path: Path):
-    """One that takes nothing for longer than the setting is cut; it never holds a connection for good."""
+async def test_a_stalled_reader_is_cut(tmp_path: Path):
+    """One that takes nothing for longer than the setting is cut: it never holds a connection for good."""
     env = {"ONDA_SEND_TIMEOUT_S": "1", "ONDA_PING_S": "1"}
     async with (
         open_server(tmp_path / "data", "--no-demo", env=env) as (server, _),
@@ -111,8 +116,8 @@ async def place(client: Client, stamp: int) -> None:
     """One order with the time in its note."""
     lines = [{"product": "ramen", "quantity": 1, "note": str(stamp).ljust(NOTE_BYTES)}]
     reply = await client.send(f"stores/{STORE}/create-order", {"lines": lines})
-    for stage in STAGES:
-        await client.send(f"stores/{STORE}/{stage}", {"order": reply.result["order"]})
+    rejected = {"order": reply.result["order"], "reason": "measured"}
+    await client.send(f"stores/{STORE}/reject-order", rejected)
 
 
 def percentile(values: list[float], percent: float) -> float:
