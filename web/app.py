@@ -142,6 +142,12 @@ async def _converse(site: Site) -> QuartResponse | None:
     except Problem as error:
         return _give(problem(error))
     await quart_websocket.accept()
-    code = await Conversation(site, who, quart_websocket.receive, quart_websocket.send).run()
+    code = await Conversation(site, who, _receive, quart_websocket.send).run()
     await quart_websocket.close(code)
     return None
+
+
+async def _receive() -> str | bytes | None:
+    """Wait for a message. Quart cancels us when the client goes, and hands out `None` for an empty one."""
+    message: str | bytes | None = await quart_websocket.receive()
+    return b"" if message is None else message

@@ -13,18 +13,24 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import trio
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H11WSConnection
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 
 SEND_BYTES = 16 * 1024
 """Size of the pieces that each have to go out within the send timeout."""
 
+CLOSE_S = 2.0
+"""How long a WebSocket stays after the server's close frame."""
+
 LINGER_S = 0.5
 LINGER_BYTES_MAX = 4 << 20
 
+_CLOSE_FRAME = b"\x88"
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -108,7 +114,10 @@ class BoundedStream:
 
 
 class Connection(TCPServer):
-    """Hypercorn's server for one connection, with a deadline for the head of a request."""
+    """Hypercorn's server for one connection, with deadlines for the head of a request and for a WebSocket's end.
+
+    (After a message that is too large Hypercorn can overlook the client's answer to its close frame.)
+    """
 
     stream: BoundedStream  # type: ignore[assignment]
 
@@ -123,6 +132,11 @@ class Connection(TCPServer):
             self._idle = event.idle
             self._head_begun = False
         await super().protocol_send(event)
+        if isinstance(event, RawData) and event.data[:1] == _CLOSE_FRAME and self._is_websocket():
+            await self.idle_task.restart(self._task_group, partial(self._abort_after, CLOSE_S))
+
+    def _is_websocket(self) -> bool:
+        return isinstance(getattr(self.protocol.protocol, "connection", None), H11WSConnection)
 
     async def _read_data(self) -> None:
         """Read until the client ends; a head that has begun must be complete in time."""
@@ -131,12 +145,14 @@ class Connection(TCPServer):
                 await self.protocol.handle(RawData(data))
                 if self._idle and not self._head_begun:
                     self._head_begun = True
-                    await self.idle_task.restart(self._task_group, self._head_timeout)
+                    await self.idle_task.restart(
+                        self._task_group, partial(self._abort_after, self._head_timeout_s)
+                    )
             await self.protocol.handle(RawData(b""))
         await self.protocol.handle(Closed())
 
-    async def _head_timeout(self) -> None:
-        await trio.sleep(self._head_timeout_s)
+    async def _abort_after(self, seconds: float) -> None:
+        await trio.sleep(seconds)
         self.stream.abort()
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import h11
 import httpx
 import jwt
 import msgspec
@@ -55,6 +56,13 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
             yield Running(node, site, server)
 
 
+async def wait_until(condition: Callable[[], object], within_s: float = 5.0) -> None:
+    """Wait until the condition holds."""
+    with trio.fail_after(within_s):
+        while not condition():
+            await trio.sleep(0.005)
+
+
 SHOP = [
     ("stores/s1/configure-store", {"name": "온다 분식", "payment_mode": "postpay"}),
     ("stores/s1/open-store", {}),
@@ -95,22 +103,48 @@ async def order(client: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
 
 
 class Listener:
-    """An event stream that is read item by item, through the incremental parser."""
+    """An event stream that is read item by item, on a connection of its own, through the incremental parser.
 
-    def __init__(self, response: httpx.Response) -> None:
-        self.response = response
-        self._chunks = response.aiter_raw()
+    (Not through httpx, whose response bodies are generators that trio cannot close in order.)
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.status = 0
+        self.headers = httpx.Headers()
+        self.raw = b""
+        self._http = h11.Connection(h11.CLIENT)
         self._parser = Parser()
         self._items: list[Message | Moved | Retry] = []
-        self.raw = b""
+
+    async def open(self, request: httpx.Request) -> None:
+        """Send the request and wait for the head of the answer."""
+        head = h11.Request(method="GET", target=request.url.raw_path, headers=request.headers.raw)
+        await self.stream.send_all(self._http.send(head) + self._http.send(h11.EndOfMessage()))
+        answer = await self._event()
+        assert isinstance(answer, h11.Response)
+        self.status = answer.status_code
+        self.headers = httpx.Headers(list(answer.headers.raw_items()))
+
+    async def _event(self) -> Any:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            self._http.receive_data(await self.stream.receive_some(65_536))
+        return event
+
+    async def _more(self) -> bool:
+        """Take the next piece of the body; false at its end."""
+        event = await self._event()
+        if not isinstance(event, h11.Data):
+            return False
+        self.raw += bytes(event.data)
+        self._items += self._parser.feed(bytes(event.data))
+        return True
 
     async def next(self) -> Message | Moved | Retry:
         """Wait for the next item."""
         with trio.fail_after(5):
             while not self._items:
-                chunk = await anext(self._chunks)
-                self.raw += chunk
-                self._items = self._parser.feed(chunk)
+                assert await self._more(), "the stream has ended"
         return self._items.pop(0)
 
     async def message(self, event: str = "message") -> Any:
@@ -122,17 +156,19 @@ class Listener:
 
     async def rest(self) -> list[Message | Moved | Retry]:
         """Wait for the end; return what came before it."""
-        items = list(self._items)
-        self._items.clear()
         with trio.fail_after(5):
-            async for chunk in self._chunks:
-                self.raw += chunk
-                items += self._parser.feed(chunk)
+            while await self._more():
+                pass
+        items, self._items = self._items, []
         return items
 
 
 @asynccontextmanager
 async def listening(client: httpx.AsyncClient, path: str, **options: Any) -> AsyncIterator[Listener]:
-    """Open an event stream."""
-    async with client.stream("GET", path, **options) as response:
-        yield Listener(response)
+    """Open an event stream as the client would ask for it."""
+    request = client.build_request("GET", path, **options)
+    async with await trio.open_tcp_stream(request.url.host, request.url.port or 80) as stream:
+        listener = Listener(stream)
+        with trio.fail_after(5):
+            await listener.open(request)
+        yield listener

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import trio
 
-from tests.web.site import Running, order, running, set_up, token
+from tests.web.site import Running, order, running, set_up, token, wait_until
 from tests.web.test_commands import check_problem
 
 SYNC = "/v1/stores/s1/sync"
@@ -106,8 +106,7 @@ async def test_a_long_poll_answers_as_soon_as_there_is_something(shop: Running) 
         began = time.monotonic()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(poll)
-            while shop.node.statistics()["subscribers"] == 0:
-                await trio.sleep(0.01)
+            await wait_until(lambda: shop.node.statistics()["subscribers"])
             assert answers == []
             done = await order(client)
     assert answers[0]["events"][0] == done["events"][0]
