@@ -1,7 +1,8 @@
 """The pages for people: links at `/`, the kitchen's board, a table's page and a customer's page.
 
-They are plain files; everything on them comes over the API, with the token of the tab that shows them. So the same
-bytes go to everyone, nothing is filled in here, and a content security policy can forbid all but our own files.
+They are plain files; everything on them comes over the API, with the token of the tab that shows them. So
+the same bytes go to everyone, nothing is filled in here, and a content security policy can forbid all but
+our own files.
 """
 
 from __future__ import annotations

@@ -6,16 +6,19 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.browser.fake_server import FakeServer
+from tests.browser.shop import Shop
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
 WAIT_MS = 10_000
 
+expect.set_options(timeout=WAIT_MS)
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="playwright")
 
 
@@ -58,6 +61,7 @@ def context(chromium: Browser) -> Iterator[BrowserContext]:
     context: BrowserContext = in_browser(lambda: chromium.new_context(locale="en-US"))
     faults: list[str] = []
     context.on("weberror", lambda error: faults.append(str(error.error)))
+    context.on("console", lambda message: "Policy" in message.text and faults.append(message.text))
     in_browser(lambda: context.set_default_timeout(WAIT_MS))
     yield context
     in_browser(context.close)
@@ -81,6 +85,26 @@ def page(context: BrowserContext, fake: FakeServer) -> Page:
         return page
 
     return in_browser(make)
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """The demo shop, for all tests that leave it running: each takes a table of its own."""
+    yield from _running(Shop(tmp_path_factory.mktemp("shop") / "data"))
+
+
+@pytest.fixture
+def own_shop(tmp_path: Path) -> Iterator[Shop]:
+    """A demo shop whose plug a test may pull."""
+    yield from _running(Shop(tmp_path / "data"))
+
+
+def _running(shop: Shop) -> Iterator[Shop]:
+    shop.start()
+    try:
+        yield shop
+    finally:
+        shop.close()
 
 
 SETUP = """async () => {

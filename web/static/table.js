@@ -58,7 +58,7 @@ function show() {
   if (client.reason === "unauthorized" && client.cursor === null) return draw(app, locked());
   if (client.cursor === null) return draw(app, header(shop), banner(client), h("p", { class: "empty", role: "status" }, t("loading")));
   if (!seat?.open) {
-    const body = sawParty ? thanks() : welcome(page, shop);
+    const body = sawParty ? thanks() : welcome(page);
     return draw(app, header(shop), banner(client), body);
   }
   sawParty = true;

@@ -80,7 +80,7 @@ export function cartView({ client }) {
 function one(client, line) {
   const item = client.state.menu?.[line.product];
   const name = item?.name ?? line.product;
-  const facts = [...chosenNames(item, line.options), line.note && `“${line.note}”`].filter(Boolean);
+  const options = chosenNames(item, line.options).join(" · ");
   const soldOut = item?.sold_out === true;
   const step = (/** @type {number} */ by, /** @type {string} */ sign, /** @type {string} */ label) =>
     h(
@@ -95,7 +95,8 @@ function one(client, line) {
       "div",
       { class: "grow" },
       h("b", null, name),
-      facts.length > 0 && h("small", null, facts.join(" · ")),
+      options && h("small", null, options),
+      line.note && h("small", { class: "cart-note" }, icon("pencil"), line.note),
       h("small", { class: "by" }, icon("person"), line.by || t("t.guest")),
       soldOut && h("span", { class: "pill pill-closed" }, t("t.sold-out")),
       line.waiting && h("span", { class: "waiting" }, icon("clock"), t("t.line-waiting")),

@@ -5,8 +5,8 @@
 import { h, icon } from "../ui/dom.js";
 import { t } from "../ui/i18n.js";
 
-/** @param {{client: import("../onda.js").Client}} page @param {any} shop */
-export function welcome({ client }, shop) {
+/** @param {{client: import("../onda.js").Client}} page */
+export function welcome({ client }) {
   const waiting = client.pending.some((entry) => entry.command === "open-table");
   const choice = (/** @type {number} */ n) =>
     h("button", { type: "button", class: "plain guests", "data-act": "open", "data-guests": n, disabled: waiting }, t("t.guests", { n }));
@@ -14,7 +14,7 @@ export function welcome({ client }, shop) {
     "main",
     { class: "notice", key: "welcome" },
     icon("wave"),
-    h("h1", null, shop ? `${t("t.welcome")} · ${shop.name}` : t("t.welcome")),
+    h("h1", null, t("t.welcome")),
     h("p", { id: "how-many" }, t("t.how-many")),
     h("div", { class: "guest-grid", role: "group", "aria-labelledby": "how-many" }, [1, 2, 3, 4, 5, 6, 7, 8].map(choice)),
     h("button", { type: "button", class: "plain", "data-act": "open", disabled: waiting }, t("t.more-guests")),
@@ -27,8 +27,7 @@ export function thanks() {
     "main",
     { class: "notice", key: "thanks" },
     icon("wave"),
-    h("h1", { role: "status" }, t("t.thanks")),
-    h("p", null, t("t.thanks-help")),
+    h("div", { role: "status" }, h("h1", null, t("t.thanks")), h("p", null, t("t.thanks-help"))),
     h("button", { type: "button", class: "plain", "data-act": "again" }, t("t.again")),
   );
 }

@@ -1,0 +1,120 @@
+"""A running demo shop for the page tests: a real server process, tokens for it, and commands to it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+
+ROOT = Path(__file__).parents[2]
+SECRET = "cd" * 32
+START_S = 20.0
+STOP_S = 10.0
+
+
+class Shop:
+    """The demo shop on one port and data folder, over as many lives of its process as a test wants."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[str] | None = None
+        self._http = httpx.Client(base_url=self.url, timeout=10)
+
+    def start(self) -> None:
+        """Start the server and wait until it listens."""
+        command = [
+            sys.executable,
+            "-m",
+            "web.cli",
+            "serve",
+            "--port",
+            str(self.port),
+            "--data",
+            str(self.data),
+        ]
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"ONDA_SECRET": SECRET, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=_read, args=(self._process, lines), daemon=True).start()
+        said: list[str] = []
+        deadline = time.monotonic() + START_S
+        while not (said and said[-1].startswith("listening on ")):
+            try:
+                said.append(lines.get(timeout=max(0.0, deadline - time.monotonic())))
+            except queue.Empty:
+                self.kill()
+                raise AssertionError(f"no server in {START_S} s; it said: {said}") from None
+
+    def kill(self) -> None:
+        """End the process the hard way, as a pulled plug would."""
+        self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        self._http.close()
+        self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(how)
+        self._process.wait(STOP_S)
+        self._process = None
+
+    def token(self, role: str, sub: str = "kim", **claims: str) -> str:
+        now = int(time.time())
+        payload = {"sub": sub, "role": role, "jti": uuid.uuid4().hex, "iat": now, "exp": now + 3600, **claims}
+        return jwt.encode(payload, SECRET, algorithm="HS256")
+
+    def board(self, sub: str = "kim") -> str:
+        """Return the address of the board, with an owner's token."""
+        return f"{self.url}/board/demo?token={self.token('owner', sub, store='demo')}"
+
+    def table(self, table: str) -> str:
+        """Return the address of a table's page, with its token."""
+        return (
+            f"{self.url}/t/demo/{table}?token={self.token('table', f't{table}', store='demo', table=table)}"
+        )
+
+    def do(self, path: str, **fields: Any) -> dict[str, Any]:
+        """Send a command as a service and return its result."""
+        headers = {"Authorization": f"Bearer {self.token('service', store='demo')}"}
+        answer = self._http.post(f"/v1/{path}", json=fields, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["result"]
+
+    def order(self, table: str, *products: str) -> str:
+        """Order one piece of each product for a table and return the order's id."""
+        lines = [{"product": product, "quantity": 1} for product in products]
+        return self.do("stores/demo/create-order", table=table, lines=lines)["order"]
+
+    def state(self, feed: str = "stores/demo") -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self.token('service', store='demo')}"}
+        return self._http.get(f"/v1/{feed}/sync", headers=headers).raise_for_status().json()["state"]
+
+
+def _read(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        for line in stdout:
+            lines.put(line)
