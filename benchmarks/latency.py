@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import time
 from collections import deque
@@ -32,6 +33,7 @@ from benchmarks.readers import Readers
 
 STORE = "bench"
 GRACE_S = 2.0
+LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
 def main() -> None:
@@ -121,19 +123,26 @@ class Orders:
             except BlockingIOError:
                 continue
             now = time.monotonic_ns()
-            *whole, self._rests[at] = data.split(b"HTTP/1.1 ")
-            for text in [*whole, self._rests[at]]:
-                if text and not text.startswith(b"200"):
-                    raise SystemExit(f"an order was not taken: {text[:300]!r}")
-            answered = sum(1 for text in [*whole, self._rests[at]] if text)
-            self._rests[at] = b""
-            for _ in range(min(answered, len(self._waiting[at]))):
+            while (end := whole_answer(data)) > 0:
+                if not data.startswith(b"HTTP/1.1 200"):
+                    raise SystemExit(f"an order was not taken: {data[:300]!r}")
                 self.answers_ms.append((now - self._waiting[at].popleft()) / 1e6)
+                data = data[end:]
+            self._rests[at] = data
 
     def close(self) -> None:
         """Close the connections."""
         for sock in self._socks:
             sock.close()
+
+
+def whole_answer(data: bytes) -> int:
+    """Where the first answer ends; 0 while it is not complete."""
+    head, found, body = data.partition(b"\r\n\r\n")
+    if not found:
+        return 0
+    length = int(LENGTH.search(head)[1])  # type: ignore[index]
+    return len(head) + 4 + length if len(body) >= length else 0
 
 
 def flow(readers: Readers, orders: Orders, rate: float, seconds: float) -> int:
