@@ -119,6 +119,15 @@ def test_a_returned_cart_joins_what_was_added_meanwhile():
     assert list(stream.state.cart) == ["t3-3", "t3-1", "t3-2"]
 
 
+def test_a_line_id_is_never_used_again():
+    """Neither after the line was taken out, nor after it was ordered."""
+    stream = check(table, FILLED, RemoveFromCart("t3-1"))
+    names = [stream.answer(AddToCart("ramen", 1))["line"] for _ in range(2)]
+    stream.do(SubmitCart())
+    names += [stream.answer(AddToCart("ramen", 1))["line"] for _ in range(2)]
+    assert names == ["t3-3", "t3-4", "t3-5", "t3-6"]
+
+
 def test_a_cart_is_bounded(monkeypatch):
     """It never holds more than one order can, even when a refused cart has come back into it."""
     monkeypatch.setattr(cart, "CART_MAX", 2)
