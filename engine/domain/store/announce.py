@@ -6,15 +6,14 @@ goes, so that passing it on needs nothing but the event.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Iterator
 
 from engine.domain.contract import Event
 from engine.domain.product import MenuItem, ShopSign
 from engine.domain.store.state import SELF, State, menu_item, shop_sign
 
-ANNOUNCED_MAX = 100
-"""Products in one event; a larger menu takes several."""
+ANNOUNCED_MAX = 500
+"""Products and choices from which on the rest of a menu goes into another event: some 50 KB."""
 
 
 class MenuAnnounced(Event, frozen=True):
@@ -39,11 +38,21 @@ def announce_shop(state: State, sign: ShopSign) -> list[Event]:
 
 
 def announce_all(state: State, table: str) -> list[Event]:
-    """Tell one table everything."""
-    items = (menu_item(product, product.sold_out, product.stock) for product in state.products.values())
-    sign: ShopSign | None = shop_sign(state.shop[SELF])
-    events: list[Event] = []
-    while (products := tuple(islice(items, ANNOUNCED_MAX))) or sign:
-        events.append(MenuAnnounced((table,), products, sign))
-        sign = None
-    return events
+    """Tell one table everything: the shop's sign with the first part of the menu."""
+    items = [menu_item(product, product.sold_out, product.stock) for product in state.products.values()]
+    first, *rest = list(_parts(items)) or [()]
+    sign = shop_sign(state.shop[SELF])
+    return [MenuAnnounced((table,), first, sign), *(MenuAnnounced((table,), part) for part in rest)]
+
+
+def _parts(items: Iterable[MenuItem]) -> Iterator[tuple[MenuItem, ...]]:
+    part: list[MenuItem] = []
+    size = 0
+    for item in items:
+        part.append(item)
+        size += 1 + sum(len(option.choices) for option in item.options)
+        if size >= ANNOUNCED_MAX:
+            yield tuple(part)
+            part, size = [], 0
+    if part:
+        yield tuple(part)
