@@ -26,7 +26,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from engine.answers import Answer, Known, Memory, command_digest, command_key
+from engine.answers import Answer, Known, Memory, command_digest, command_key, outcome_of
 from engine.checkpoint import SavedState
 from engine.clock import Clock
 from engine.codec import AnswerMeta, Envelope, domain_of, encode
@@ -46,7 +46,7 @@ from engine.errors import (
 )
 from engine.feed import Feed, Frame
 from engine.log import Log
-from engine.mailbox import Ask, Committed, Look, StateLost, Wake
+from engine.mailbox import Ask, Committed, Look, StateLost, Turn, Wake
 from engine.metrics import Metrics
 from engine.records import Entry
 from engine.waiting import Bell
@@ -70,27 +70,13 @@ class Host(Protocol):
 
     def appending(self, stream: str) -> None: ...
 
-    def committed(self, records: Sequence[Committed]) -> None: ...
+    def committed(self, records: Sequence[Committed], size: int) -> None: ...
 
     def arm(self, stream: str, due_ms: int | None) -> None: ...
 
     async def rebuild(self, actor: Actor) -> None: ...
 
     async def saved_answer(self, stream: str, key: str) -> Answer | None: ...
-
-
-class Turn:
-    """What one batch has led to so far."""
-
-    __slots__ = ("bytes", "entries", "frames", "looks", "records", "settle")
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.entries: list[Entry] = []
-        self.frames: list[Frame] = []
-        self.records: list[tuple[str, Event]] = []
-        self.settle: list[tuple[Ask, Answer | Exception]] = []
-        self.looks: list[Look] = []
 
 
 class Actor:
@@ -370,7 +356,7 @@ class Actor:
             if fences(event):
                 self.feed.fence(frame.version)
             records.append(Committed(first + offset, self.stream, frame.version, id_, event, frame.body))
-        self._host.committed(records)
+        self._host.committed(records, turn.bytes)
         self._host.arm(self.stream, self.due_ms)
 
     def _settle(self, turn: Turn) -> None:
@@ -381,7 +367,7 @@ class Actor:
                 outcome = "replayed" if answer.replayed else "ok"
             else:
                 ask.reply.fail(answer)
-                outcome = _outcome(answer)
+                outcome = outcome_of(answer)
             counts[outcome] = counts.get(outcome, 0) + 1
         for outcome, count in counts.items():
             self._host.metrics.answered(outcome, count)
@@ -391,7 +377,7 @@ class Actor:
     def _fail(self, turn: Turn, error: OndaError) -> None:
         for ask, _ in turn.settle:
             ask.reply.fail(error)
-            self._host.metrics.answered(_outcome(error), 1)
+            self._host.metrics.answered(outcome_of(error), 1)
         for look in reversed(turn.looks):
             self._mailbox.appendleft(look)
 
@@ -401,17 +387,3 @@ class Actor:
             item = self._mailbox.popleft()
             if isinstance(item, Ask | Look):
                 item.reply.fail(error)
-
-
-def _outcome(error: Exception) -> str:
-    match error:
-        case Rejected():
-            return "rejected"
-        case IdempotencyMismatch():
-            return "mismatch"
-        case Unavailable():
-            return "unavailable"
-        case UnknownOutcome():
-            return "unknown"
-        case _:
-            return "crashed"

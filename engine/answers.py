@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from engine.codec import encode
 from engine.domain.contract import Command
+from engine.errors import IdempotencyMismatch, Rejected, Unavailable, UnknownOutcome
 
 REFUSALS_KEPT = 1024
 
@@ -109,3 +110,18 @@ class Memory:
                 expired.append(key)
         for key in expired:
             del self._known[key]
+
+
+def outcome_of(error: Exception) -> str:
+    """Return by which of `engine.metrics.OUTCOMES` an error is counted."""
+    match error:
+        case Rejected():
+            return "rejected"
+        case IdempotencyMismatch():
+            return "mismatch"
+        case Unavailable():
+            return "unavailable"
+        case UnknownOutcome():
+            return "unknown"
+        case _:
+            return "crashed"

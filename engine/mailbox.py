@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from engine.answers import Answer
 from engine.domain.contract import Command, Event
+from engine.feed import Frame
+from engine.records import Entry
 from engine.waiting import Reply
 
 
@@ -69,3 +71,17 @@ class StateLost(Exception):
     def __init__(self, crash: bool) -> None:
         super().__init__("crash" if crash else "append refused")
         self.crash = crash
+
+
+class Turn:
+    """What one batch has led to so far."""
+
+    __slots__ = ("bytes", "entries", "frames", "looks", "records", "settle")
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.entries: list[Entry] = []
+        self.frames: list[Frame] = []
+        self.records: list[tuple[str, Event]] = []
+        self.settle: list[tuple[Ask, Answer | Exception]] = []
+        self.looks: list[Look] = []

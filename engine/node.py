@@ -97,12 +97,14 @@ class Node:
         self, stream: str, command: Command, *, by: str, id: str | None, cause: str | None
     ) -> Answer:
         """As `ask`, for what follows from a record (`cause` is its id); goes on while the node drains."""
-        kind, ids = split_stream(stream)
-        if type(command) not in codec.command_types(kind):
-            raise Malformed(f"{type(command).__name__} is not a command of a {kind}")
-        self._check_parent(kind, ids)
+        actor = self.actors.get(stream)
+        if actor is None:
+            self._check_parent(*split_stream(stream))
+            actor = self._actor(stream)
+        if type(command) not in codec.command_types(actor.kind):
+            raise Malformed(f"{type(command).__name__} is not a command of a {actor.kind}")
         ask = Ask(command, by, id, cause)
-        self._actor(stream).ask(ask)
+        actor.ask(ask)
         return await ask.reply.wait()
 
     def _check_parent(self, kind: str, ids: tuple[str, ...]) -> None:
@@ -251,12 +253,12 @@ class Node:
         """Take note that a stream is about to change."""
         self.upkeep.changing(stream)
 
-    def committed(self, records: Sequence[Committed]) -> None:
-        """Take note of durable records of one stream."""
+    def committed(self, records: Sequence[Committed], size: int) -> None:
+        """Take note of durable records of one stream, `size` bytes of envelopes."""
         first, last = records[0], records[-1]
         if first.version == 1 and first.stream.startswith("store:"):
             self._stores.add(first.stream)
-        self.upkeep.grown(last.position, sum(len(record.body) for record in records))
+        self.upkeep.grown(last.position, size)
         self.tail.add(records)
 
     def arm(self, stream: str, due_ms: int | None) -> None:
