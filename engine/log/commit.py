@@ -159,7 +159,7 @@ class GroupCommit:
             self.refused += 1
             raise Overloaded
         self._heads.advance(entries)
-        waiting = _Append(entries, data)
+        waiting = _Append(tuple(entries), data)
         self._queue.append(waiting)
         self._queue_entries += len(entries)
         self._queue_bytes += len(data)

@@ -86,7 +86,7 @@ class OSDisk:
         flags = os.O_RDWR if write or create else os.O_RDONLY
         if create:
             flags |= os.O_CREAT | os.O_EXCL
-        return os.open(path, flags | getattr(os, "O_BINARY", 0), 0o640)
+        return os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
 
     def close(self, file: int) -> None:
         os.close(file)
@@ -133,7 +133,7 @@ class OSDisk:
         return sorted(os.listdir(folder))
 
     def make_folder(self, path: str) -> None:
-        os.makedirs(path, mode=0o750, exist_ok=True)
+        os.makedirs(path, mode=0o700, exist_ok=True)
 
     def size(self, file: int) -> int:
         return os.fstat(file).st_size
@@ -149,7 +149,7 @@ class OSDisk:
 
     def lock(self, path: str, text: str) -> int:
         # flock, not POSIX locks: those are lost when anyone in the process closes the file.
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             self._own(file, path)
             os.ftruncate(file, 0)

@@ -331,3 +331,11 @@ def stream_versions(payload: memoryview, entries: int) -> list[tuple[str, int]]:
         found.append((str(payload[at : at + stream_bytes], "utf-8"), version))
         at += stream_bytes + meta_bytes + body_bytes
     return found
+
+
+def chain_at(data: bytes, offset: int) -> Chain:
+    """Return what the good frame header at `offset` continues, for reading on behind damage."""
+    fields = _FRAME.unpack_from(data, offset)
+    return Chain(
+        log=fields[8], segment=fields[9], sequence=fields[5] - 1, position=fields[6] - 1, crc=fields[10]
+    )

@@ -12,9 +12,15 @@ STREAMS_MAX = 1 << 18
 
 
 class Heads:
-    """Stream → last version, bounded: the streams that were longest without an append are forgotten."""
+    """Stream → last version, bounded: the streams that were longest without an append are forgotten.
 
-    def __init__(self, streams_max: int = STREAMS_MAX) -> None:
+    Args:
+        complete: a stream that is not known has no version yet; otherwise anything is believed of it.
+        streams_max: how many are remembered at least.
+    """
+
+    def __init__(self, *, complete: bool, streams_max: int = STREAMS_MAX) -> None:
+        self.complete = complete
         self._streams_max = streams_max
         self._recent: dict[str, int] = {}
         self._older: dict[str, int] = {}
@@ -23,13 +29,16 @@ class Heads:
         """Take `version` as the stream's last one, whatever was known."""
         self._recent[stream] = version
         if len(self._recent) >= self._streams_max:
+            self.complete = self.complete and not self._older
             self._older = self._recent
             self._recent = {}
 
     def get(self, stream: str) -> int | None:
-        """Return a stream's last version, None when it is not known."""
+        """Return a stream's last version, 0 when it has none, None when it is not known."""
         version = self._recent.get(stream)
-        return self._older.get(stream) if version is None else version
+        if version is None:
+            version = self._older.get(stream, 0 if self.complete else None)
+        return version
 
     def advance(self, entries: Sequence[Entry]) -> None:
         """Take over the versions of entries, all or none.

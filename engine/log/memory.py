@@ -1,4 +1,7 @@
-"""A log in memory: nothing survives. For embedding without a disk, and for tests; it checks what it gets."""
+"""A log in memory: nothing survives. For embedding without a disk, and for tests; it checks what it is given.
+
+Tests can `hold` it, so that appends wait as for a slow disk, fill it up (`set_writable`) and `fail` it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,12 @@ from typing import Any
 
 import trio
 
-from engine.errors import Conflict, CursorUnusable, LogFailed
+from engine.errors import CursorUnusable, LogFailed, Overloaded, ReadOnly, UnknownOutcome
+from engine.log.frames import entry_bytes
+from engine.log.heads import Heads
 from engine.records import Entry
+
+QUEUE_ENTRIES_MAX = 65_536
 
 
 class MemoryLog:
@@ -20,50 +27,113 @@ class MemoryLog:
         self.first = 1
         self.writable = True
         self._entries: list[Entry] = []
-        self._versions: dict[str, int] = {}
         self._bytes = 0
+        self._heads = Heads(complete=True)
+        self._held: list[_Held] | None = None
+        self._failure: LogFailed | None = None
+        self._failed = trio.Event()
 
     async def append(self, entries: Sequence[Entry]) -> int:
-        versions = dict(self._versions)
+        """See `engine.log.Log.append`."""
+        if self._failure is not None:
+            raise UnknownOutcome
+        if not self.writable:
+            raise ReadOnly
+        if not entries:
+            raise ValueError("an append without entries")
         for entry in entries:
-            if entry.version != versions.get(entry.stream, 0) + 1:
-                raise Conflict(
-                    f"{entry.stream}: version {entry.version} after {versions.get(entry.stream, 0)}"
-                )
-            versions[entry.stream] = entry.version
-        self._versions = versions
-        self._entries.extend(entries)
-        self._bytes += sum(len(entry.meta) + len(entry.body) for entry in entries)
-        self.head += len(entries)
-        position = self.head
-        await trio.lowlevel.checkpoint()
-        return position
+            if not (isinstance(entry.meta, bytes) and isinstance(entry.body, bytes)):
+                raise TypeError("meta and body are bytes")
+        if self._held is None:
+            self._heads.advance(entries)
+            position = self._commit(entries)
+            await trio.lowlevel.checkpoint()
+            return position
+        if sum(len(held.entries) for held in self._held) + len(entries) > QUEUE_ENTRIES_MAX:
+            raise Overloaded
+        self._heads.advance(entries)
+        held = _Held(entries)
+        self._held.append(held)
+        await held.settled.wait()
+        if held.position is None:
+            raise UnknownOutcome
+        return held.position
 
     async def read(self, after: int, bytes_max: int = 1 << 20) -> list[tuple[int, Entry]]:
+        """See `engine.log.Log.read`."""
         await trio.lowlevel.checkpoint()
-        if after < self.first - 1:
+        if after + 1 < self.first:
             raise CursorUnusable("expired")
         found: list[tuple[int, Entry]] = []
         size = 0
         for position in range(after + 1, self.head + 1):
             entry = self._entries[position - self.first]
             found.append((position, entry))
-            size += len(entry.body) + len(entry.meta)
+            size += entry_bytes(entry)
             if size >= bytes_max:
                 break
         return found
 
     async def trim(self, upto: int) -> None:
+        """Drop entries at positions ≤ `upto`."""
         await trio.lowlevel.checkpoint()
         surplus = min(upto, self.head) - self.first + 1
         if surplus > 0:
-            self._bytes -= sum(len(entry.meta) + len(entry.body) for entry in self._entries[:surplus])
+            self._bytes -= sum(map(entry_bytes, self._entries[:surplus]))
             del self._entries[:surplus]
             self.first += surplus
 
     async def wait_failed(self) -> LogFailed:
-        await trio.sleep_forever()
-        raise AssertionError
+        """Wait until `fail` was called, and return why."""
+        await self._failed.wait()
+        assert self._failure is not None
+        return self._failure
 
     def statistics(self) -> dict[str, Any]:
-        return {"bytes": self._bytes}
+        """Numbers for operators, as far as memory has them."""
+        return {
+            "head": self.head,
+            "first": self.first,
+            "bytes": self._bytes,
+            "writable": self.writable,
+            "failed": self._failure is not None,
+        }
+
+    def hold(self) -> None:
+        """Let appends wait until `release`."""
+        if self._held is None:
+            self._held = []
+
+    def release(self) -> None:
+        """Make durable what waits, in order, and all later appends at once again."""
+        held, self._held = self._held or [], None
+        for append in held:
+            append.position = self._commit(append.entries)
+            append.settled.set()
+
+    def set_writable(self, writable: bool) -> None:
+        """Behave as on a full disk, or as on one that has space again."""
+        self.writable = writable
+
+    def fail(self, why: str = "the test says so") -> None:
+        """Behave as on a disk that failed: nothing that waits becomes durable, nothing more is taken."""
+        self._failure = LogFailed(why)
+        self._failed.set()
+        held, self._held = self._held or [], None
+        for append in held:
+            append.settled.set()
+
+    def _commit(self, entries: Sequence[Entry]) -> int:
+        self._entries.extend(entries)
+        self._bytes += sum(map(entry_bytes, entries))
+        self.head += len(entries)
+        return self.head
+
+
+class _Held:
+    """One append that waits."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = tuple(entries)
+        self.settled = trio.Event()
+        self.position: int | None = None

@@ -65,7 +65,7 @@ def open_folder(disk: Disk, folder: str, birth: Birth, floor: int, verified: int
 
 
 def _open_locked(disk: Disk, folder: str, birth: Birth, floor: int, verified: int, lock: int) -> Opened:
-    heads = Heads()
+    heads = Heads(complete=False)
 
     def visit(frame: Frame) -> None:
         for stream, version in stream_versions(frame.payload, frame.entries):
@@ -75,6 +75,7 @@ def _open_locked(disk: Disk, folder: str, birth: Birth, floor: int, verified: in
     if found is None:
         header = SegmentHeader(birth.align, birth.log, birth.epoch, 1, birth.segment_bytes, 1, 1, 0)
         found = recovery.create(disk, folder, header)
+    heads.complete = not verified and found.segments[0].header.first_position == 1
     if found.torn:
         logger.warning(
             "torn tail: %d bytes that were never acknowledged are kept in a .torn file; the log ends at %d",

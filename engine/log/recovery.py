@@ -96,7 +96,7 @@ def examine(
             continue
         path = segment_path(folder, header.segment)
         before = scan(*load(disk, path), visit)
-        _check_link(path, before, following)
+        check_link(path, before, following)
         segments.append(SegmentFound(header, before.marks, before.end))
     return _examine_last(disk, folder, floor, visit, segments, before)
 
@@ -118,7 +118,7 @@ def _headers(disk: Disk, folder: str, numbers: list[int]) -> list[SegmentHeader]
     return headers
 
 
-def _check_link(path: str, before: Scan, following: SegmentHeader) -> None:
+def check_link(path: str, before: Scan, following: SegmentHeader) -> None:
     """Check that a segment which has a successor holds all that the successor continues (rule 1)."""
     start = frames.start_chain(following)
     chain = before.chain

@@ -89,19 +89,26 @@ def load(disk: Disk, path: str) -> tuple[SegmentHeader, bytes]:
         LogTooNew, LogCorrupt: as `read_header`, or the file has not the size that it was made with.
     """
     with opened(disk, path) as file:
-        header = read_header(path, read_all(disk, file, 128))
-        size = disk.size(file)
-        if size != header.segment_bytes:
-            raise LogCorrupt(
-                path, size, f"the file has {size} bytes but was made with {header.segment_bytes}"
-            )
-        return header, read_all(disk, file, size)
+        return load_file(disk, file, path)
 
 
-def scan(header: SegmentHeader, data: bytes, visit: Callable[[Frame], object] | None = None) -> Scan:
-    """Walk the frames of a segment, calling `visit` with each good one that has entries."""
-    chain = frames.start_chain(header)
-    end = HEADER_BYTES
+def load_file(disk: Disk, file: int, path: str) -> tuple[SegmentHeader, bytes]:
+    """Read a whole segment from an open file; `path` is for messages."""
+    header = read_header(path, read_all(disk, file, 128))
+    size = disk.size(file)
+    if size != header.segment_bytes:
+        raise LogCorrupt(path, size, f"the file has {size} bytes but was made with {header.segment_bytes}")
+    return header, read_all(disk, file, size)
+
+
+def scan(
+    header: SegmentHeader,
+    data: bytes,
+    visit: Callable[[Frame], object] | None = None,
+    start: Mark | None = None,
+) -> Scan:
+    """Walk the frames of a segment, from its first one or `start`; `visit` gets those that have entries."""
+    end, chain = start or Mark(HEADER_BYTES, frames.start_chain(header))
     marks = [Mark(end, chain)]
     flags = found = 0
     rolled = False
