@@ -16,9 +16,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import h11
 import trio
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.h11 import H11WSConnection
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 
 SEND_BYTES = 16 * 1024
@@ -114,7 +115,7 @@ class BoundedStream:
 
 
 class Connection(TCPServer):
-    """Hypercorn's server for one connection, with deadlines for the head of a request and for a WebSocket's end.
+    """Hypercorn's server for one connection, with deadlines for a request's head and for a WebSocket's end.
 
     (After a message that is too large Hypercorn can overlook the client's answer to its close frame.)
     """
@@ -128,28 +129,40 @@ class Connection(TCPServer):
         self._head_begun = False
 
     async def protocol_send(self, event: Event) -> None:
+        """Send, or close, or begin or end being idle.
+
+        What is not a send is shielded: Quart cancels a request's task as its stream ends, and it is in that task
+        that Hypercorn then goes on to close the connection or to make it idle.
+        """
+        if isinstance(event, RawData):
+            await super().protocol_send(event)
+            if event.data[:1] == _CLOSE_FRAME and isinstance(self._http, H11WSConnection):
+                await self.idle_task.restart(self._task_group, partial(self._abort_after, CLOSE_S))
+            return
         if isinstance(event, Updated):
             self._idle = event.idle
             self._head_begun = False
-        await super().protocol_send(event)
-        if isinstance(event, RawData) and event.data[:1] == _CLOSE_FRAME and self._is_websocket():
-            await self.idle_task.restart(self._task_group, partial(self._abort_after, CLOSE_S))
+        with trio.CancelScope(shield=True):
+            await super().protocol_send(event)
 
-    def _is_websocket(self) -> bool:
-        return isinstance(getattr(self.protocol.protocol, "connection", None), H11WSConnection)
+    @property
+    def _http(self) -> h11.Connection | H11WSConnection | None:
+        protocol = self.protocol.protocol
+        return protocol.connection if isinstance(protocol, H11Protocol) else None
 
     async def _read_data(self) -> None:
         """Read until the client ends; a head that has begun must be complete in time."""
         with suppress(*_GONE):
             while data := await self.stream.receive_some(MAX_RECV):
                 await self.protocol.handle(RawData(data))
-                if self._idle and not self._head_begun:
+                if self._idle and not self._head_begun and self._http and self._http.trailing_data[0]:
                     self._head_begun = True
                     await self.idle_task.restart(
                         self._task_group, partial(self._abort_after, self._head_timeout_s)
                     )
             await self.protocol.handle(RawData(b""))
         await self.protocol.handle(Closed())
+        await self.idle_task.stop()  # or the connection would be kept until its idle time is over
 
     async def _abort_after(self, seconds: float) -> None:
         await trio.sleep(seconds)
