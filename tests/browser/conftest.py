@@ -57,7 +57,18 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def context(chromium: Browser) -> Iterator[BrowserContext]:
-    """A browser profile of its own: storage and tabs of one person. Its pages must not raise errors."""
+    """A browser profile: storage and tabs of one person."""
+    yield from _profile(chromium)
+
+
+@pytest.fixture
+def guests(chromium: Browser) -> Iterator[BrowserContext]:
+    """Another profile, on another device: the tab of one that is behind the other's draws once a second."""
+    yield from _profile(chromium)
+
+
+def _profile(chromium: Browser) -> Iterator[BrowserContext]:
+    """Open a profile whose pages must not raise errors or offend the content security policy."""
     context: BrowserContext = in_browser(lambda: chromium.new_context(locale="en-US"))
     faults: list[str] = []
     context.on("weberror", lambda error: faults.append(str(error.error)))

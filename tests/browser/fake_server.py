@@ -79,7 +79,7 @@ class FakeServer:
     def cursor(self) -> str:
         return f"{self.epoch}-{len(self.records)}"
 
-    def emit(self, entity: str, value: Any, *, kind: str = "Changed", send: bool = True) -> dict[str, Any]:
+    def emit(self, entity: str, value: Any, *, cause: str = "", send: bool = True) -> dict[str, Any]:
         """Append an event that sets `things[entity]`; with `send` also tell the open streams."""
         with self.changed:
             version = len(self.records) + 1
@@ -88,9 +88,10 @@ class FakeServer:
                 "cursor": f"{self.epoch}-{version}",
                 "stream": STREAM,
                 "version": version,
-                "type": kind,
+                "type": "Changed",
                 "time": "2026-11-20T18:15:30.123Z",
                 "by": "service:test",
+                "cause": cause,
                 "data": {},
                 "patch": {"things": {entity: value}},
             }

@@ -1,4 +1,4 @@
-"""A table and the board in one browser, on a real server: an order from the first tap to the last."""
+"""A table and the board, on a real server: an order from the first tap to the last."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def add(page: Page, product: str) -> None:
     page.locator(f"[data-act=quick][data-product={product}]").click()
 
 
-def test_an_order_from_the_first_tap_to_the_last(context, shop):
+def test_an_order_from_the_first_tap_to_the_last(context, guests, shop):
     """Placed at the table, accepted, cooked, ready and served on the board; both see each step at once."""
-    guest = sit_down(context, shop, "1")
+    guest = sit_down(guests, shop, "1")
     board = open_page(context, shop.board())
     guest.locator("[data-act=product][data-product=tteokbokki]").click()
     dialog = guest.locator("dialog")
@@ -87,15 +87,14 @@ def test_an_order_from_the_first_tap_to_the_last(context, shop):
     expect(order.locator(".here")).to_have_text("Cooking")
 
 
-def test_a_rejection_says_why_in_the_guests_language(context, shop):
+def test_a_rejection_says_why_in_the_guests_language(context, guests, shop):
     """The board sends a code, the table reads it in Korean."""
     shop.do("tables/demo/2/open-table", guests=2)
-    guest = open_page(context, shop.table("2"), PHONE)
+    guest = open_page(guests, shop.table("2"), PHONE)
     guest.locator("[data-act=language]").click()
     shop.order("2", "cola")
     guest.locator(".tab-orders").click()
     board = open_page(context, shop.board())
-    board.locator("[data-act=language]").click()  # kept in this browser: it is Korean now
     ticket(board, "2", "new").get_by_role("button", name="Reject").click()
     dialog = board.get_by_role("dialog")
     dialog.get_by_label("Too many orders").check()
@@ -106,9 +105,9 @@ def test_a_rejection_says_why_in_the_guests_language(context, shop):
     expect(guest.locator(".bill b")).to_have_text("0원")
 
 
-def test_sold_out_and_closing_show_at_every_table_at_once(context, shop):
+def test_sold_out_and_closing_show_at_every_table_at_once(context, guests, shop):
     """The board's switch greys the product; a paused or closed shop takes no order."""
-    guest = sit_down(context, shop, "3")
+    guest = sit_down(guests, shop, "3")
     board = open_page(context, shop.board())
     add(guest, "sundae")
     board.locator("[data-act=panel-menu]").click()
@@ -138,9 +137,9 @@ def test_sold_out_and_closing_show_at_every_table_at_once(context, shop):
     expect(guest.locator("[data-act=submit]")).to_be_enabled()
 
 
-def test_a_refused_cart_comes_back_with_the_reason(context, shop):
+def test_a_refused_cart_comes_back_with_the_reason(guests, shop):
     """What sells out between the tap and the shop is told; the lines are in the cart again."""
-    guest = sit_down(context, shop, "3b")
+    guest = sit_down(guests, shop, "3b")
     add(guest, "eomuk")
     guest.locator(".tab-cart").click()
     expect(guest.locator(".cart-line")).to_have_count(1)
@@ -155,9 +154,9 @@ def test_a_refused_cart_comes_back_with_the_reason(context, shop):
     expect(guest.locator("article.order")).to_have_class(re.compile("is-placed"))
 
 
-def test_calling_staff(context, shop):
+def test_calling_staff(context, guests, shop):
     """The bell rings on the board until somebody answers, and the table is told."""
-    guest = sit_down(context, shop, "4")
+    guest = sit_down(guests, shop, "4")
     board = open_page(context, shop.board())
     guest.locator(".tab-call").click()
     guest.get_by_role("button", name="Water").click()
@@ -170,9 +169,9 @@ def test_calling_staff(context, shop):
     expect(guest.locator(".bell.coming")).to_contain_text("on the way")
 
 
-def test_one_cart_for_the_whole_table(context, shop):
+def test_one_cart_for_the_whole_table(context, guests, shop):
     """Two phones fill one cart, each line with its name; both see changes at once."""
-    one = sit_down(context, shop, "5")
+    one = sit_down(guests, shop, "5")
     two = open_page(context, shop.table("5"), PHONE)
     for page, name in ((one, "Minji"), (two, "Junho")):
         page.locator(".tab-cart").click()
@@ -191,9 +190,9 @@ def test_one_cart_for_the_whole_table(context, shop):
     expect(two.get_by_role("button", name="Order for ₩4,000")).to_be_enabled()
 
 
-def test_a_closed_table_says_goodbye(context, shop):
+def test_a_closed_table_says_goodbye(context, guests, shop):
     """Staff close the table: its page thanks, and the next party sees nothing of it."""
-    guest = sit_down(context, shop, "6")
+    guest = sit_down(guests, shop, "6")
     order = shop.order("6", "cola")
     guest.locator(".tab-orders").click()
     expect(guest.locator("article.order")).to_have_count(1)

@@ -153,12 +153,41 @@ def test_pending_until_the_event_is_here(page, fake):
     """Between the answer and its event a card still shows the clock."""
     page.evaluate("() => void follow()")
     page.wait_for_function("() => client.status === 'live'")
-    fake.command = lambda seen: (200, {}, {"events": [fake.emit("a", 1, send=False)], "result": {}})
+
+    def answer(seen):
+        event = fake.emit("a", 1, cause=seen.headers["idempotency-key"], send=False)
+        return 200, {}, {"events": [event], "result": {}}
+
+    fake.command = answer
     page.evaluate("() => client.send('one').settled")
     assert page.evaluate("() => [client.unsent, client.pending.length]") == [0, 1]
     fake.ping()
     fake.ping()
     page.wait_for_function("() => client.state.things?.a === 1 && client.pending.length === 0")
+
+
+def test_an_event_may_come_before_its_answer(page, fake):
+    """What shows already is not pending, though the command is unsent until its answer is here."""
+    page.evaluate("() => void follow()")
+    page.wait_for_function("() => client.status === 'live'")
+    go_on = threading.Event()
+
+    def answer(seen):
+        event = fake.emit("a", 1, cause=seen.headers["idempotency-key"])
+        fake.changed.release()
+        try:
+            assert go_on.wait(10)
+        finally:
+            fake.changed.acquire()
+        return 200, {}, {"events": [event], "result": {}}
+
+    fake.command = answer
+    page.evaluate("() => void client.send('one')")
+    page.wait_for_function("() => client.state.things?.a === 1")
+    assert page.evaluate("() => [client.unsent, client.pending.length]") == [1, 0]
+    go_on.set()
+    unsent(page, 0)
+    assert page.evaluate("() => client.pending.length") == 0
 
 
 def test_a_reload_keeps_what_is_unsent(page, fake):

@@ -41,13 +41,13 @@ def test_a_token_of_another_shop_is_told_so(context, shop):
     expect(page.get_by_role("heading", name="This needs a key")).to_be_visible()
 
 
-def test_taps_survive_a_dead_server_and_a_reload(context, own_shop):
+def test_taps_survive_a_dead_server_and_a_reload(context, guests, own_shop):
     """The plug is pulled: taps wait with a clock, nothing claims to be done, and each arrives once."""
     shop = own_shop
     order = shop.order("1", "cola", "gimbap")
     shop.do("tables/demo/2/open-table")
     board = open_page(context, shop.board())
-    guest = open_page(context, shop.table("2"), PHONE)
+    guest = open_page(guests, shop.table("2"), PHONE)
     shop.kill()
     card = ticket(board, "1")
     card.get_by_role("button", name="Accept").click()

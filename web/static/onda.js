@@ -20,6 +20,8 @@ export const SETTINGS = { ...FEED_SETTINGS, ...QUEUE_SETTINGS };
 
 /** A command that was acknowledged counts as pending until its events are here, or for so long. */
 const SETTLE_MS = 2_000;
+/** Commands whose events came lately, by key: as many as are remembered. */
+const CAUSES_MAX = 500;
 
 /**
  * @typedef {object} Options
@@ -54,8 +56,10 @@ export class Client {
   #feedName;
   #feed;
   #queue;
-  /** Acknowledged, but their events are not here yet. @type {Map<string, {entry: any, version: number}>} */
+  /** Acknowledged, but their events are not here yet. @type {Map<string, import("./onda/outbox.js").Entry>} */
   #settling = new Map();
+  /** Keys of commands whose events are here: what they do shows, acknowledged or not. @type {Set<string>} */
+  #causes = new Set();
   /** @type {AbortController} */
   #listening = new AbortController();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -128,7 +132,7 @@ export class Client {
 
   /** Commands whose effect is not to be seen in `state` yet. */
   get pending() {
-    return [...this.#queue.unsent, ...[...this.#settling.values()].map(({ entry }) => entry)];
+    return [...this.#queue.unsent.filter(({ key }) => !this.#causes.has(key)), ...this.#settling.values()];
   }
 
   /**
@@ -177,29 +181,28 @@ export class Client {
 
   /** @param {string} name @param {any} detail */
   #emit(name, detail) {
-    if (name === "event") this.lastEventAt = Date.now();
+    if (name === "event") this.#arrived(detail.envelope);
     if (name === "sent") this.#acknowledged(detail);
-    if (name === "change") this.#arrived();
     this.#emitter.emit(name, detail);
     if (name === "status" && (detail.status === "live" || detail.status === "polling")) this.#queue.poke();
   }
 
-  /** @param {{entry: any, answer: any}} sent */
+  /** @param {{entry: import("./onda/outbox.js").Entry, answer: any}} sent */
   #acknowledged({ entry, answer }) {
-    const events = answer.events ?? [];
-    const ours = events.filter((/** @type {any} */ event) => feedOf(event.stream) === this.#feedName);
-    const version = ours.length ? ours[ours.length - 1].version : Infinity;
-    if (events.length === 0 || (this.version !== null && version <= this.version)) return;
-    this.#settling.set(entry.key, { entry, version });
+    if (this.#causes.has(entry.key) || (answer.events ?? []).length === 0) return;
+    this.#settling.set(entry.key, entry);
     setTimeout(() => {
       if (this.#settling.delete(entry.key)) this.#emitter.emit("queue");
     }, SETTLE_MS);
   }
 
-  #arrived() {
-    for (const [key, { version }] of this.#settling) {
-      if (this.version !== null && version <= this.version && this.#settling.delete(key)) this.#emitter.emit("queue");
-    }
+  /** An event's cause is the idempotency key of its command. @param {import("./onda/replica.js").Envelope} envelope */
+  #arrived({ cause }) {
+    this.lastEventAt = Date.now();
+    if (!cause) return;
+    this.#settling.delete(cause);
+    this.#causes.add(cause);
+    if (this.#causes.size > CAUSES_MAX) this.#causes.delete(/** @type {string} */ (this.#causes.values().next().value));
   }
 
   /** @param {number} pauseHiddenMs */
@@ -236,9 +239,4 @@ function caller(token) {
   } catch {
     return token ? "token" : "";
   }
-}
-
-/** `store:s1` -> `stores/s1`. @param {string} stream */
-function feedOf(stream) {
-  return stream.replace(/^(store|table|user):/, "$1s/");
 }
