@@ -200,8 +200,10 @@ class Follower:
             case "bye":
                 self._lived = True  # it parted in good order: no reason to back off
                 return min(field(body, "retry_ms", int) / 1000, BYE_MOST_S)
+            case "ping":
+                self._mirror.move(field(body, "cursor", str))  # a loss that nothing else would show
             case _:
-                pass  # a ping: that it came is all that counts
+                pass  # an event of a later version of the contract
         return None
 
     def _take_answer(self, answer: dict[str, Any]) -> None:

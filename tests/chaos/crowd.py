@@ -203,7 +203,8 @@ class Crowd:
         for command in self._chance.sample(effective, min(many, len(effective))):
             reply = await client.send(command.path, command.body, key=command.key)
             if not reply.replayed or (reply.result, reply.cursor, reply.events) != command[3:]:
-                findings.append(f"{command.path} {command.key}: another answer the second time: {reply}")
+                findings.append(f"{command.path} {command.key}: first {command}, then {reply}")
+                findings.append(str(await client.sync(command.path.rpartition("/")[0], command.cursor)))
         return findings
 
     def feeds(self) -> list[str]:

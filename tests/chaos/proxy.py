@@ -42,6 +42,7 @@ class Proxy:
         self._opened = trio.Event()
         self._links: set[tuple[trio.SocketStream, trio.SocketStream]] = set()
         self._listening: trio.CancelScope | None = None
+        self._deaf = trio.Event()
 
     @property
     def base(self) -> str:
@@ -80,7 +81,7 @@ class Proxy:
         if self._listening is not None:
             self._listening.cancel()
             self._listening = None
-            await trio.testing.wait_all_tasks_blocked()
+            await self._deaf.wait()
         await self.cut()
 
     async def heal(self) -> None:
@@ -99,6 +100,7 @@ class Proxy:
         listener.listen(256)
         self.port = listener.getsockname()[1]
         self._listening = trio.CancelScope()
+        self._deaf = trio.Event()
         self._nursery.start_soon(self._serve, trio.socket.from_stdlib_socket(listener), self._listening)
 
     async def _serve(self, listener: trio.socket.SocketType, scope: trio.CancelScope) -> None:
@@ -107,6 +109,7 @@ class Proxy:
                 client, _ = await listener.accept()
                 self.accepted += 1
                 self._nursery.start_soon(self._link, trio.SocketStream(client))
+        self._deaf.set()
 
     async def _link(self, client: trio.SocketStream) -> None:
         async with client:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from tests.web.fake_onda import answer_bytes, open_fake, problem
 from web.client import Pace, QueueFull, Refused, Reply, Unanswered, open_client

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -146,9 +147,23 @@ async def test_pings_keep_a_stream():
         await feed.wait(lambda feed: feed.status == "live")
         until = trio.current_time() + 0.5
         while trio.current_time() < until:
-            await fake.say('event: ping\ndata: {"time":""}\n\n')
+            await fake.ping()
             await trio.sleep(0.02)
         assert feed.statistics()["streams"] == 1
+
+
+async def test_a_ping_that_is_ahead_shows_a_loss():
+    """When the last event of all is lost, the next ping tells: its cursor is ahead of what came."""
+    async with followed() as (fake, feed):
+        await feed.wait(lambda feed: feed.status == "live")
+        fake.skip = {2}
+        fake.publish("o2", {})
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert feed.state != fake.state
+        await fake.ping()
+        await feed.wait(lambda feed: feed.cursor == fake.cursor())
+        assert feed.state == fake.state
+        assert feed.statistics()["holes"] == 1
 
 
 async def test_bye_is_no_failure_and_its_pause_is_kept():
