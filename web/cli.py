@@ -18,6 +18,7 @@ from engine import Config, load
 from engine.errors import ConfigError, LogCorrupt, LogFailed, LogLocked, LogTooNew, OndaError
 from web import cli_check, cli_log, cli_serve, cli_token
 from web.logs import configure_logs
+from web.openapi import installed_version
 
 EXIT_CODES: dict[type[OndaError], int] = {
     ConfigError: 3,
@@ -40,7 +41,7 @@ _file = click.option("--config", "file", metavar="FILE", help="Settings in TOML.
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="onda", prog_name="onda")
+@click.version_option(installed_version(), prog_name="onda")
 def cli() -> None:
     """Onda: a realtime order engine for shops."""
 
@@ -86,7 +87,8 @@ def config(file: str | None, **options: Any) -> None:
     settings, sources = load(options, file)
     for name, value in msgspec.structs.asdict(settings).items():
         shown = "[hidden]" if name == "secret" and value else value
-        print(f"{name} = {msgspec.json.encode(shown).decode():24} # {sources[name]}")
+        setting = f"{name} = {msgspec.json.encode(shown).decode()}"
+        print(f"{setting:44} # {sources[name]}")
 
 
 @cli.command()

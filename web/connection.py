@@ -131,8 +131,8 @@ class Connection(TCPServer):
     async def protocol_send(self, event: Event) -> None:
         """Send, or close, or begin or end being idle.
 
-        What is not a send is shielded: Quart cancels a request's task as its stream ends, and it is in that task
-        that Hypercorn then goes on to close the connection or to make it idle.
+        What is not a send is shielded: Quart cancels a request's task as its stream ends, and it is there
+        that Hypercorn goes on to close the connection or to make it idle.
         """
         if isinstance(event, RawData):
             await super().protocol_send(event)

@@ -40,7 +40,7 @@ def describe() -> bytes:
     paths |= routes.operations()
     document = {
         "openapi": "3.1.0",
-        "info": {"title": "Onda", "version": _version(), "description": "Realtime order engine for shops."},
+        "info": {"title": "Onda", "version": installed_version(), "description": "Realtime order engine for shops."},
         "paths": paths,
         "components": {
             "schemas": {**components, **SCHEMAS},
@@ -61,7 +61,8 @@ def outside(kind: str) -> dict[str, type[Command]]:
     return {name: type_ for name, type_ in codec.commands(kind).items() if type_.allowed}
 
 
-def _version() -> str:
+def installed_version() -> str:
+    """Return the version of the installed package; of a bare source tree "0"."""
     try:
         return version("onda")
     except PackageNotFoundError:

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from engine import inspection
 from web.messages import Problem, Request, Response, allow, json_response
 from web.site import Site
 
@@ -93,10 +94,9 @@ def _check_operator(site: Site, request: Request) -> None:
 def _page(site: Site, page: str) -> dict[str, object]:
     if page == "parked":
         return {"parked": site.node.parked()}
-    if page == "streams":
-        return {"streams": dict(site.streams), "ends": dict(site.ends), "node": site.node.statistics()}
-    statistics = site.node.statistics()
-    return {"lag": statistics["reaction_lag"], "parked": statistics["parked"]}
+    if page == "reactions":
+        return {"reactions": inspection.reactions(site.node)}
+    return {"streams": inspection.streams(site.node), "open": dict(site.streams), "ends": dict(site.ends)}
 
 
 async def _settle_parked(site: Site, id_: str, verb: str) -> Response:
