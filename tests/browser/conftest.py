@@ -88,14 +88,14 @@ def fake() -> Iterator[FakeServer]:
 @pytest.fixture
 def page(context: BrowserContext, fake: FakeServer) -> Page:
     """A blank page of the fake server with the client as `onda`, and `follow()` to open its feed."""
+    return in_browser(lambda: blank_page(context, fake))
 
-    def make() -> Page:
-        page = context.new_page()
-        page.goto(fake.url)
-        page.evaluate(SETUP)
-        return page
 
-    return in_browser(make)
+def blank_page(context: BrowserContext, fake: FakeServer) -> Page:
+    page = context.new_page()
+    page.goto(fake.url)
+    page.evaluate(SETUP)
+    return page
 
 
 @pytest.fixture(scope="session")

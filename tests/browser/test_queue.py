@@ -196,11 +196,13 @@ def test_a_reload_keeps_what_is_unsent(page, fake):
     page.evaluate("() => { follow(); for (const n of ['one', 'two', 'three']) client.send(n); }")
     fake.wait_for(lambda: len(fake.commands()) >= 2)
     tried = {seen.headers["idempotency-key"] for seen in fake.commands()}
-    fake.down = False
-    fake.seen.clear()
     page.reload()
     page.evaluate(SETUP)
     page.evaluate("() => void follow()")
+    unsent(page, 3)
+    with fake.changed:
+        fake.down = False
+        fake.seen.clear()
     unsent(page, 0)
     assert [name for name, _ in bodies(fake)] == ["one", "two", "three"]
     assert tried == {fake.commands()[0].headers["idempotency-key"]}

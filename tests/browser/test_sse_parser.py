@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.browser.conftest import blank_page, in_browser
+from tests.browser.fake_server import FakeServer
+
 pytestmark = pytest.mark.browser
 
 PARSE = """([bytes, cuts]) => {
@@ -30,6 +33,15 @@ ALL_CUTS = """(bytes) => {
     if (run([...bytes.keys()]) !== whole) wrong.push("each byte alone");
     return wrong;
 }""".replace("PARSE", PARSE)
+
+
+@pytest.fixture(scope="module")
+def page(chromium):
+    """One page for all of these tests: they leave nothing behind."""
+    with FakeServer() as server:
+        page = in_browser(lambda: blank_page(chromium.new_context(), server))
+        yield page
+        in_browser(page.context.close)
 
 
 def parse(page, text, cuts=()):

@@ -5,7 +5,7 @@
 import { listenToKeys } from "./board/keys.js";
 import { arrivals } from "./board/arrivals.js";
 import { callsStrip } from "./board/calls.js";
-import { columns, tickTimers } from "./board/tickets.js";
+import { columns, lateOrders, tickTimers } from "./board/tickets.js";
 import { donePanel, menuPanel, tablesPanel } from "./board/panels.js";
 import { shopActions } from "./board/shop.js";
 import { helpDialog, soundDialog } from "./board/settings.js";
@@ -40,6 +40,8 @@ const panels = {
   tables: panel("tables-panel", () => tablesPanel(board)),
   done: panel("done-panel", () => donePanel(board)),
 };
+/** Late at the last look: each is told once. @type {Set<string>} */
+let knownLate = new Set();
 const redraw = drawer(show);
 
 /**
@@ -174,8 +176,11 @@ function refused({ entry, problem }) {
 
 function tick() {
   tickChip(client);
-  tickTimers(client, () => sound.play("late"));
+  tickTimers(client);
   if (news.unaccepted().length > 0) sound.repeat("new");
+  const late = lateOrders(client);
+  if (late.some((name) => !knownLate.has(name))) sound.play("late");
+  knownLate = new Set(late);
 }
 
 prepareRegions();

@@ -141,7 +141,7 @@ function head(client, order, since, late, keycap) {
     "header",
     { class: "ticket-head" },
     keycap && h("kbd", { "aria-hidden": "true" }, keycap),
-    h("strong", { class: `place${order.table === null ? " place-none" : ""}`, "aria-hidden": "true" }, order.table ?? icon("cart")),
+    h("strong", { class: `place${(order.table ?? "").length > 3 ? " place-long" : ""}`, "aria-hidden": "true" }, order.table ?? icon("cart")),
     h(
       "span",
       { class: "meta" },
@@ -222,8 +222,16 @@ function lateness(since, now) {
   return LATE_MS.filter((limit) => ms >= limit).length;
 }
 
-/** Move all timers on without drawing the page. @param {import("../onda.js").Client} client @param {() => void} wentLate */
-export function tickTimers(client, wentLate) {
+/** Orders that are late and not ready. @param {import("../onda.js").Client} client @returns {string[]} */
+export function lateOrders(client) {
+  const now = client.now();
+  return inOrder(client)
+    .filter((order) => order.status !== "READY" && lateness(order.placed_at, now) === 2)
+    .map((order) => order.order);
+}
+
+/** Move all timers on without drawing the page. @param {import("../onda.js").Client} client */
+export function tickTimers(client) {
   const now = client.now();
   for (const timer of document.querySelectorAll(".timer[data-since]")) {
     const { since = "", late = "0" } = /** @type {HTMLElement} */ (timer).dataset;
@@ -238,6 +246,5 @@ export function tickTimers(client, wentLate) {
     timer.querySelector("use")?.setAttribute("href", `/static/icons.svg#${level ? "warning" : "clock"}`);
     const label = timer.querySelector("small");
     if (label) label.textContent = level ? t(`board.late.${level}`) : "";
-    if (level === 2 && card && !card.classList.contains("is-ready")) wentLate();
   }
 }

@@ -45,6 +45,7 @@ export class Queue {
   #closed = false;
   #running = false;
   #pause = new Pause();
+  #hurry = false;
   #tries = 0;
   #crashes = 0;
   /** Of commands that this page added. @type {Map<string, (settled: Settled) => void>} */
@@ -116,6 +117,7 @@ export class Queue {
 
   /** The server is back, or the token is new: do not wait for the next try. */
   poke() {
+    this.#hurry = true; // also for a try whose answer is still to come
     this.#pause.poke();
     this.start();
   }
@@ -131,10 +133,11 @@ export class Queue {
     try {
       while (!this.#closed && this.#outbox.list().length > 0) {
         let wait = 0;
+        this.#hurry = false;
         await inTurn(`${this.#name}|turn`, this.#options.storage, this.#settings.sendMs * 2, async () => {
           wait = await this.#sendFirst();
         });
-        if (wait > 0 && !this.#closed) await this.#pause.wait(wait);
+        if (wait > 0 && !this.#closed && !this.#hurry) await this.#pause.wait(wait);
       }
     } finally {
       this.#running = false;

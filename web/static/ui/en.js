@@ -240,6 +240,8 @@ export const en = {
   "t.step.ACCEPTED": "Accepted",
   "t.step.COOKING": "Cooking",
   "t.step.READY": "Ready",
+  "t.now.CREATED": "Waiting for the payment",
+  "t.now.PENDING_PAYMENT": "Checking the payment: please do not pay again",
   "t.now.PLACED": "The shop has it. Waiting for them to accept.",
   "t.now.ACCEPTED": "Accepted",
   "t.now.COOKING": "They are cooking",

@@ -238,6 +238,8 @@ export const ko = {
   "t.step.ACCEPTED": "접수",
   "t.step.COOKING": "조리",
   "t.step.READY": "완료",
+  "t.now.CREATED": "결제를 기다립니다",
+  "t.now.PENDING_PAYMENT": "결제를 확인하고 있습니다. 다시 결제하지 마세요.",
   "t.now.PLACED": "매장에 도착했습니다. 접수를 기다립니다.",
   "t.now.ACCEPTED": "접수되었습니다",
   "t.now.COOKING": "조리하고 있습니다",
