@@ -24,6 +24,12 @@ KINDS = {
 }
 
 
+_ABOUT = (
+    "Realtime order engine for shops. Commands go in by POST; sync, streams and the WebSocket `/v1/ws` give "
+    "snapshots and events. Whole numbers are written without a fraction: `2`, not `2.0`."
+)
+
+
 @cache
 def describe() -> bytes:
     """Return the description as JSON."""
@@ -40,7 +46,7 @@ def describe() -> bytes:
     paths |= routes.operations()
     document = {
         "openapi": "3.1.0",
-        "info": {"title": "Onda", "version": installed_version(), "description": "Realtime order engine for shops."},
+        "info": {"title": "Onda", "version": installed_version(), "description": _ABOUT},
         "paths": paths,
         "components": {
             "schemas": {**components, **SCHEMAS},

@@ -10,15 +10,18 @@ _READ_ERRORS = (400, 401, 403, 404, 405, 414, 429, 500, 503)
 _ID = "[A-Za-z0-9_.-]{1,64}"
 _NAME = "[A-Za-z0-9]{1,64}"
 
-_EVENTS: Json = {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+_EVENTS: Json = {
+    "description": "Events; those without a name are envelopes, the others are told in their data",
+    "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/StreamEvent"}}},
+}
 _TYPES = in_query(
     "types", "Keep only these event types", {"type": "string", "pattern": f"^{_NAME}(,{_NAME}){{0,63}}$"}
 )
 _LAST: Json = {
     "name": "Last-Event-ID",
     "in": "header",
-    "description": "As `after`, and before it",
-    "schema": {"$ref": "#/components/schemas/Cursor"},
+    "description": "As `after`, and before it; empty counts as none",
+    "schema": {"anyOf": [{"const": ""}, {"$ref": "#/components/schemas/Cursor"}]},
 }
 _AFTER = in_query("after", "Cursor of the last event seen", {"$ref": "#/components/schemas/Cursor"})
 

@@ -86,6 +86,21 @@ SCHEMAS: Json = {
         }
     ),
     "Sync": {"oneOf": [{"$ref": "#/components/schemas/Snapshot"}, {"$ref": "#/components/schemas/Delta"}]},
+    "StreamEvent": {
+        **_object(
+            {
+                "data": {**_TEXT, "description": "JSON in one line: an envelope, when `event` is missing"},
+                "event": {"enum": ["snapshot", "reset", "ping", "bye"]},
+                "id": {**_TEXT, "description": "Cursor; goes into `Last-Event-ID`"},
+                "retry": {"type": "integer", "description": "Come back after so many ms"},
+            },
+            "data",
+            "event",
+            "id",
+            "retry",
+        ),
+        "description": "One block of an event stream; one with an id and no data only moves the cursor.",
+    },
     "Problem": {
         **_object(
             {"type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT, "code": _TEXT}

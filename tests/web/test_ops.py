@@ -108,8 +108,16 @@ async def test_the_pages_and_files_are_served_with_tags(shop: Running) -> None:
             again = await client.get(path, headers={"if-none-match": first.headers["etag"]})
             assert (first.status_code, again.status_code, again.content) == (200, 304, b""), path
             assert first.headers["x-content-type-options"] == "nosniff"
-        assert (await client.get("/static/onda.js")).headers["content-type"] == "text/javascript; charset=utf-8"
-        for path in ("/static/..%2fapp.py", "/static/%2e%2e/app.py", "/static//etc/passwd", "/static/", "/static/no"):
+        assert (await client.get("/static/onda.js")).headers[
+            "content-type"
+        ] == "text/javascript; charset=utf-8"
+        for path in (
+            "/static/..%2fapp.py",
+            "/static/%2e%2e/app.py",
+            "/static//etc/passwd",
+            "/static/",
+            "/static/no",
+        ):
             check_problem(await client.get(path), 404, "not_found")
         check_problem(await client.post("/static/onda.js"), 404, "not_found")
 
