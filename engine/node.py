@@ -224,7 +224,8 @@ class Node:
         return feed
 
     def new_actor(self, stream: str) -> Actor:
-        actor = Actor(stream, self.feeds.get(stream) or self.new_feed(stream), self)
+        feed = self.feeds.get(stream)  # may be empty, and so falsy
+        actor = Actor(stream, self.new_feed(stream) if feed is None else feed, self)
         self.actors[stream] = actor
         return actor
 

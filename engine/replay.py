@@ -112,7 +112,9 @@ class Reader:
 
     def refill(self, entry: Entry) -> None:
         """Put a record that the checkpoint holds back into its ring."""
-        feed = self._host.feeds.get(entry.stream) or self._host.new_feed(entry.stream)
+        feed = self._host.feeds.get(entry.stream)
+        if feed is None:
+            feed = self._host.new_feed(entry.stream)
         kind, envelope, event = _decode(entry)
         self._publish(feed, entry, envelope.type, domain_of(kind).fences(event))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,21 @@ async def test_replay_gives_the_live_state(tmp_path: Path, take_checkpoints: boo
             node.upkeep.take = _nothing  # type: ignore[method-assign]
     async with open_node(settings) as node:
         assert {stream: await node.read(stream) for stream in live} == live
+
+
+async def test_a_cursor_from_before_the_checkpoint_resumes_after_a_crash(tmp_path: Path) -> None:
+    """The rings are whole again: what the checkpoint holds and what came after it, in one ring."""
+    async with open_node(config(str(tmp_path / "a"))) as node:
+        await make_shop(node)
+        await node.ask(STORE, order(), by=OWNER)
+        await node.upkeep.take()
+        await node.ask(STORE, order(), by=OWNER)
+        head = (await node.read(STORE)).version
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+    async with open_node(config(str(tmp_path / "b"))) as node:
+        with await node.subscribe(STORE, after=Cursor(node.epoch, 1)) as subscription:
+            assert subscription.reset is None
+            assert [frame.version for frame in subscription.take()] == list(range(2, head + 1))
 
 
 async def test_idle_actors_leave_memory_and_come_back(tmp_path: Path) -> None:
