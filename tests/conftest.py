@@ -21,13 +21,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     chaos.addoption(
         "--kill-rounds",
         type=int,
-        default=int(environ.get("ONDA_KILL_ROUNDS", "8")),
+        default=int(environ.get("ONDA_KILL_ROUNDS", "5")),
         help="how often the server is killed under load (ONDA_KILL_ROUNDS; 50 for the long run)",
     )
     chaos.addoption(
         "--restarts",
         type=int,
-        default=int(environ.get("ONDA_RESTARTS", "4")),
+        default=int(environ.get("ONDA_RESTARTS", "2")),
         help="how often the server is restarted behind a bad network (ONDA_RESTARTS; 20 for the long run)",
     )
     chaos.addoption(

@@ -114,9 +114,9 @@ async def place(crowd: Crowd, client: Client) -> bool:
     lines = [{"product": "ramen", "quantity": 1, "note": key}]
     lines += [{"product": "ramen", "quantity": 1, "note": NOTE}] * 20
     try:
-        reply = await client.send(f"stores/{STORE}/create-order", {"lines": lines}, key=key, within_s=2)
+        reply = await client.send(f"stores/{STORE}/create-order", {"lines": lines}, key=key, within_s=0.7)
         for stage in STAGES:
-            await client.send(f"stores/{STORE}/{stage}", {"order": reply.result["order"]}, within_s=2)
+            await client.send(f"stores/{STORE}/{stage}", {"order": reply.result["order"]}, within_s=0.7)
     except Unanswered:
         return False
     return True

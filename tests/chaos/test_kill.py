@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.chaos.crowd import COUNTED, COUNTED_PUT, STORE, Crowd, open_crowd, run_all
+from tests.chaos.acts import run_all
+from tests.chaos.crowd import COUNTED, COUNTED_PUT, STORE, Crowd, open_crowd
 from tests.chaos.evidence import (
     carts_settled,
     contiguous,

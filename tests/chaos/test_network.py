@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.chaos.crowd import PACE, STORE, Crowd, open_crowd, run_all
+from tests.chaos.acts import run_all
+from tests.chaos.crowd import PACE, STORE, Crowd, open_crowd
 from tests.chaos.deadline import wait_until
 from tests.chaos.logbook import read_log
 from tests.chaos.process import Server, open_server, token

@@ -23,7 +23,7 @@ EACH_BYTES_MAX = 600 << 10
 """What one stalled reader may hold: one write of 64 KB, with its copies on the way to the socket."""
 
 GROWTH_BYTES_MAX = 16 << 20
-"""Once that is held nothing grows: queued one by one, frames would take 100 × 250 × 4 KB = 100 MB more."""
+"""Once that is held nothing grows: queued one by one, frames would take 100 × 150 × 4 KB = 60 MB more."""
 
 LATENCY_P99_S_MAX = 0.25
 """Generous, because the machine is shared; a reader that waits for a stalled one would see seconds."""
@@ -38,13 +38,13 @@ async def test_stalled_readers_cost_no_memory_and_no_latency(tmp_path: Path):
         open_crowd(server.base, 1, tables=1) as (_, client),
         open_client(server.base, token(), pace=PACE) as reader,
     ):
-        await order_latencies(client, reader, 60)  # warm-up
-        alone = percentile(await order_latencies(client, reader, 100), 99)
+        await order_latencies(client, reader, 40)  # warm-up
+        alone = percentile(await order_latencies(client, reader, 60), 99)
         before = server.rss_bytes()
         async with stalled_readers(server, STALLED):
-            await order_latencies(client, reader, 150)
+            await order_latencies(client, reader, 100)
             held = server.rss_bytes() - before
-            crowded = percentile(await order_latencies(client, reader, 250), 99)
+            crowded = percentile(await order_latencies(client, reader, 150), 99)
             growth = server.rss_bytes() - before - held
             print(f"p99 {alone * 1e3:.1f} ms alone, {crowded * 1e3:.1f} ms crowded")
             print(f"RSS +{held / 1e6:.1f} MB for {STALLED} stalled readers, then +{growth / 1e6:.1f} MB")
