@@ -51,7 +51,7 @@ def backup(data: str, target: str, disk: Disk | None = None) -> Copied:
     """
     disk = disk or OSDisk()
     log = os.path.join(data, LOG)
-    with _unfinished(disk, target) as copy, _Source(disk, log) as source:
+    with _Source(disk, log) as source, _unfinished(disk, target) as copy:
         databases = _copy_databases(disk, data, target)
         source.find_new()
         last = source.copy_to(copy)

@@ -214,6 +214,7 @@ class GroupCommit:
             self.failure.__cause__ = error
         self._review()
         self._settle_all(UnknownOutcome)
+        self.unsealed = trio.Event()
         self.failed.set()
 
     def statistics(self) -> dict[str, Any]:

@@ -54,6 +54,7 @@ from __future__ import annotations
 import enum
 import re
 from struct import Struct
+from struct import error as StructError
 from typing import NamedTuple
 from zlib import crc32
 
@@ -309,27 +310,37 @@ def unpack_entries(payload: memoryview, count: int) -> list[Entry]:
     at = 0
     unpack = _ENTRY.unpack_from
     data = bytes(payload)
-    for _ in range(count):
-        version, meta_bytes, body_bytes, stream_bytes = unpack(data, at)
-        stream_end = at + 18 + stream_bytes
-        meta_end = stream_end + meta_bytes
-        stream = data[at + 18 : stream_end].decode()
-        at = meta_end + body_bytes
-        entries.append(Entry(stream, version, data[stream_end:meta_end], data[meta_end:at]))
+    try:
+        for _ in range(count):
+            version, meta_bytes, body_bytes, stream_bytes = unpack(data, at)
+            stream_end = at + 18 + stream_bytes
+            meta_end = stream_end + meta_bytes
+            stream = data[at + 18 : stream_end].decode()
+            at = meta_end + body_bytes
+            entries.append(Entry(stream, version, data[stream_end:meta_end], data[meta_end:at]))
+    except StructError as error:
+        raise ValueError(str(error)) from None
     if aligned(at, 8) != len(data):
         raise ValueError("the entries do not fill their frame")
     return entries
 
 
-def stream_versions(payload: memoryview, entries: int) -> list[tuple[str, int]]:
-    """Return stream and version of each entry of a payload whose checksum was good."""
+def stream_versions(payload: memoryview, count: int) -> list[tuple[str, int]]:
+    """Return stream and version of each entry of a payload whose checksum was good.
+
+    Raises:
+        ValueError: there are fewer entries in it.
+    """
     found = []
     at = 0
-    for _ in range(entries):
-        version, meta_bytes, body_bytes, stream_bytes = _ENTRY.unpack_from(payload, at)
-        at += _ENTRY.size
-        found.append((str(payload[at : at + stream_bytes], "utf-8"), version))
-        at += stream_bytes + meta_bytes + body_bytes
+    try:
+        for _ in range(count):
+            version, meta_bytes, body_bytes, stream_bytes = _ENTRY.unpack_from(payload, at)
+            at += _ENTRY.size
+            found.append((str(payload[at : at + stream_bytes], "utf-8"), version))
+            at += stream_bytes + meta_bytes + body_bytes
+    except StructError as error:
+        raise ValueError(str(error)) from None
     return found
 
 

@@ -61,7 +61,10 @@ def read_chunk(disk: Disk, stretch: Stretch, after: int, bytes_max: int) -> Chun
             if not isinstance(frame, Frame):
                 raise _damaged(stretch, offset, frame, chain.position)
             if frame.first_position + frame.entries > after + 1:
-                found_bytes += _take(frame, after, bytes_max - found_bytes, found)
+                try:
+                    found_bytes += _take(frame, after, bytes_max - found_bytes, found)
+                except ValueError as error:
+                    raise LogCorrupt(stretch.path, offset, str(error)) from error
                 if found[-1][0] < frame.chain.position:
                     break  # the frame has more: the next read starts at it again
             offset, chain = start + frame.end, frame.chain

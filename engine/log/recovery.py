@@ -95,8 +95,10 @@ def examine(
             segments.append(SegmentFound(header, [Mark(HEADER_BYTES, start)], header.segment_bytes))
             continue
         path = segment_path(folder, header.segment)
-        before = scan(*load(disk, path), visit)
+        before = _scan(path, *load(disk, path), visit)
         check_link(path, before, following)
+        if following is not headers[-1]:
+            check_mark(path, before)
         segments.append(SegmentFound(header, before.marks, before.end))
     return _examine_last(disk, folder, floor, visit, segments, before)
 
@@ -118,6 +120,15 @@ def _headers(disk: Disk, folder: str, numbers: list[int]) -> list[SegmentHeader]
     return headers
 
 
+def _scan(path: str, header: SegmentHeader, data: bytes, visit: Callable[[Frame], object]) -> Scan:
+    try:
+        return scan(header, data, visit)
+    except (
+        ValueError
+    ) as error:  # checksums that are good around entries that are not: written by a fault of ours
+        raise LogCorrupt(path, HEADER_BYTES, str(error)) from error
+
+
 def check_link(path: str, before: Scan, following: SegmentHeader) -> None:
     """Check that a segment which has a successor holds all that the successor continues (rule 1)."""
     start = frames.start_chain(following)
@@ -131,6 +142,13 @@ def check_link(path: str, before: Scan, following: SegmentHeader) -> None:
     mark_end = before.end + frames.aligned(frames.FRAME_BYTES, before.header.align)
     if before.bad is Bad.FOREIGN or before.written > mark_end:
         raise LogCorrupt(path, before.end, "bytes that do not belong there, behind the segment's last frame")
+
+
+def check_mark(path: str, before: Scan) -> None:
+    """Check that a segment whose successor is in use ends with the mark that says so."""
+    if not before.rolled:
+        why = "the mark that ends a segment is missing, although the next one is in use"
+        raise LogCorrupt(path, before.end, why)
 
 
 def _examine_last(
@@ -147,10 +165,9 @@ def _examine_last(
         disk.sync(file)  # what a killed process left in the cache; dirty pages cannot be dropped
         fresh = disk.drop_cache(file)
     header, data = load(disk, path)
-    last = scan(header, data, visit)
-    if before is not None and not before.rolled and last.frames:
-        why = "the mark that ends a segment is missing, although the next one is in use"
-        raise LogCorrupt(segment_path(folder, number - 1), before.end, why)
+    last = _scan(path, header, data, visit)
+    if before is not None and last.frames:
+        check_mark(segment_path(folder, number - 1), before)
     unmarked = before if not last.frames else None
     torn = _torn_tail(path, last, data, floor)
     trusted = fresh and not torn and (last.flags & frames.CLEAN) != 0

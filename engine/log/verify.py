@@ -9,9 +9,9 @@ from typing import NamedTuple
 from engine.errors import Conflict, LogCorrupt
 from engine.log import frames
 from engine.log.disk import Disk, OSDisk
-from engine.log.frames import Frame, SegmentHeader
+from engine.log.frames import Bad, Frame, SegmentHeader
 from engine.log.heads import Heads
-from engine.log.recovery import check_link
+from engine.log.recovery import check_link, check_mark
 from engine.log.segments import INCOMPLETE, Mark, Scan, load, scan, segment_numbers, segment_path
 
 _LOOKS = 5
@@ -110,27 +110,33 @@ class _Reading:
         except LogCorrupt as error:
             self._note(error.offset, error.why, report.head + 1, None)
             return None
-        if before is not None:
-            try:
-                check_link(path, before, header)
-            except LogCorrupt as error:
-                known = (before.chain.position + 1, header.first_position - 1)
-                report.damage.append(Damage(path, error.offset, error.why, *known))
         if not report.segments:
             report.first = header.first_position
         report.epoch = header.epoch
         report.segments += 1
         report.bytes += len(data)
-        return self._frames(header, data)
+        found = self._frames(header, data)
+        if before is not None:
+            try:
+                check_link(path, before, header)
+                if found.frames:
+                    check_mark(path, before)
+            except LogCorrupt as error:
+                known = (before.chain.position + 1, header.first_position - 1)
+                report.damage.append(Damage(path, error.offset, error.why, *known))
+        return found
 
     def _frames(self, header: SegmentHeader, data: bytes) -> Scan:
         found = scan(header, data, self._visit)
         self._report.frames += found.frames
         while found.written > found.end and not found.rolled:
             start = _resume(header, data, found.end + 1)
+            if start is None and found.bad is not Bad.FOREIGN:
+                break
+            last = start.chain.position if start else None
+            self._note(found.end, found.bad.value, found.chain.position + 1, last)
             if start is None:
                 break
-            self._note(found.end, found.bad.value, found.chain.position + 1, start.chain.position)
             found = scan(header, data, self._visit, start)
             self._report.frames += found.frames
         self._report.head = max(self._report.head, found.chain.position)

@@ -172,9 +172,12 @@ class Wal:
             nursery.start_soon(self._keep_spare)
             nursery.start_soon(self._seal_when_idle)
 
-    async def close(self) -> None:
+    async def finish(self) -> None:
         """Finish what waits and leave the mark of an orderly end, unless the log failed."""
         await self._commit.close()
+
+    def close(self) -> None:
+        """Let go of the file that is being written; nothing may be under way."""
         if self._commit.writer is not None:
             self._commit.writer.close()
 
@@ -261,25 +264,26 @@ async def open_wal(
     disk = disk or OSDisk()
     worker = worker or ThreadWorker("onda-log")
     birth = Birth(entropy(16), new_epoch(entropy), segment_bytes, limits.align)
-    lock: int | None = None
     failure: BaseException | None = None
     try:
         opened = await worker.run(partial(open_folder, disk, folder, birth, acked_floor, verified))
-        lock = opened.lock
         wal = Wal(disk, folder, worker, opened, limits, reserve_bytes, seal_after_s, on_sync)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(wal.run)
-            try:
-                yield wal
-            except BaseException as error:  # noqa: BLE001  raised below, out of the nursery
-                failure = error
-            with trio.CancelScope(shield=True):
-                await wal.close()
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wal.run)
+                try:
+                    yield wal
+                except BaseException as error:  # noqa: BLE001  raised below, out of the nursery
+                    failure = error
+                with trio.CancelScope(shield=True):
+                    await wal.finish()
+                nursery.cancel_scope.cancel()
+        finally:
+            with contextlib.suppress(OSError):
+                wal.close()
+            with contextlib.suppress(OSError):
+                disk.unlock(opened.lock)
     finally:
         worker.close()
-        if lock is not None:
-            with contextlib.suppress(OSError):
-                disk.unlock(lock)
     if failure is not None:
         raise failure

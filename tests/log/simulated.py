@@ -14,6 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from engine.errors import LogFailed, OndaError, ReadOnly, UnknownOutcome
+from engine.log.segments import segment_path
 from engine.log.wal import Wal, open_wal
 from engine.records import Entry
 from tests.log.journal import Journal
@@ -28,12 +29,18 @@ SEGMENT_BYTES = 32 * 1024
 def open_log(disk: SimulatedDisk, **options: Any) -> AbstractAsyncContextManager[Wal]:
     """Open the log of a simulated disk, without threads and with small segments."""
     settings: dict[str, Any] = {
+        "worker": InlineWorker(),
         "segment_bytes": SEGMENT_BYTES,
         "reserve_bytes": 0,
         "entropy": _zeros,
         **options,
     }
-    return open_wal(FOLDER, disk=disk, worker=InlineWorker(), **settings)
+    return open_wal(FOLDER, disk=disk, **settings)
+
+
+def segment(number: int) -> str:
+    """Return the path of a segment."""
+    return segment_path(FOLDER, number)
 
 
 def run(seed: int, work: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
@@ -52,7 +59,7 @@ def entries(stream: str, version: int, sizes: list[int]) -> list[Entry]:
 
 
 async def scenario(disk: SimulatedDisk, journal: Journal, seed: int, **options: Any) -> None:
-    """Append from four actors over two rolls, idle, read, trim, close, open again and append once more.
+    """Append from four actors over some rolls, idle, read, trim, close, open again and append once more.
 
     Ends early, and quietly, when the log says that the disk failed.
     """
@@ -84,12 +91,11 @@ async def scenario(disk: SimulatedDisk, journal: Journal, seed: int, **options: 
 
     try:
         async with open_log(disk, **options) as wal:
-            await act_all(wal, 4)
+            await act_all(wal, 5)
             await trio.sleep(0.3)
-            middle = wal.head // 2
-            await wal.read(middle)
-            journal.trimmed = max(journal.trimmed, middle)
-            await wal.trim(middle)
+            await wal.read(wal.head // 2)
+            journal.trimmed = max(journal.trimmed, wal.head - 3)
+            await wal.trim(journal.trimmed)
             await act_all(wal, 2)
         async with open_log(disk, **options) as wal:
             await journal.check(wal)

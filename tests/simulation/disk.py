@@ -122,6 +122,10 @@ class SimulatedDisk:
         inode.cached[offset : offset + len(data)] = data
         inode.stored[offset : offset + len(data)] = data
 
+    def names(self, folder: str) -> list[str]:
+        """Return the names in a folder, sorted; unlike `list` this is no call of the process under test."""
+        return sorted(posixpath.basename(path) for path in self._folders[folder].cached)
+
     def content(self, path: str) -> bytes:
         """Return what a file holds."""
         return bytes(self._inode(path).cached)
@@ -241,7 +245,7 @@ class SimulatedDisk:
 
     def list(self, folder: str) -> list[str]:
         self._call("list", folder)
-        return sorted(posixpath.basename(path) for path in self._folders[folder].cached)
+        return self.names(folder)
 
     def make_folder(self, path: str) -> None:
         self._folders.setdefault(path, _Folder())

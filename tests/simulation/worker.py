@@ -16,9 +16,16 @@ class InlineWorker:
 
     def __init__(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
+        self._held: list[Callable[[], None]] | None = None
 
     def submit(self, work: Callable[[], T], done: Callable[[outcome.Outcome[T]], Any]) -> None:
-        self._token.run_sync_soon(lambda: done(outcome.capture(work)))
+        def run() -> None:
+            done(outcome.capture(work))
+
+        if self._held is None:
+            self._token.run_sync_soon(run)
+        else:
+            self._held.append(run)
 
     async def run(self, work: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint()
@@ -26,3 +33,18 @@ class InlineWorker:
 
     def close(self) -> None:
         """Nothing to end."""
+
+    @property
+    def waiting(self) -> int:
+        """How much work is held back."""
+        return len(self._held or ())
+
+    def hold(self) -> None:
+        """Do not begin what is submitted from now on: a slow disk."""
+        self._held = []
+
+    def release(self) -> None:
+        """Do what was held back, and everything else at once again."""
+        held, self._held = self._held or [], None
+        for run in held:
+            self._token.run_sync_soon(run)
