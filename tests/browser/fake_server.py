@@ -192,9 +192,10 @@ class _Handler(BaseHTTPRequestHandler):
         with self.fake.changed:
             self.fake.seen.append(Seen(self.command, parts.path, query, headers, body))
             self.fake.changed.notify_all()
-        if self.fake.down:
+            down = self.fake.down
+        if down:
             self.close_connection = True
-        return self.fake.down
+        return down
 
     def _sync(self) -> None:
         fake = self.fake

@@ -65,7 +65,7 @@ MEASURE = """() => {
 
 def words(language: str) -> dict[str, str]:
     text = (WEB / "static" / "ui" / f"{language}.js").read_text()
-    return dict(re.findall(r'^  "?([\w.-]+)"?: (.+),$', text, re.MULTILINE))
+    return dict(re.findall(r'^  "?([\w.-]+)"?:\s+(.+),$', text, re.MULTILINE))
 
 
 def test_both_languages_have_the_same_words():

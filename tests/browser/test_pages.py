@@ -257,3 +257,16 @@ def test_sound_waits_for_a_tap_and_the_alarm_for_an_accept(context, shop):
     for waiting in [order, *(o["order"] for o in shop.state()["orders"].values() if o["status"] == "PLACED")]:
         shop.do("stores/demo/accept-order", order=waiting)
     expect(board.locator(".column-new")).not_to_have_class(re.compile("alarm"))
+
+
+def test_a_customer_follows_notices_and_orders(context, shop):
+    """The customer's page shows what its stream holds, as it comes."""
+    url = f"{shop.url}/u/mina?token={shop.token('user', 'mina')}"
+    page = open_page(context, url, PHONE)
+    shop.do("users/mina/notify", title="Your table is ready", body="Come in")
+    expect(page.locator(".rows")).to_contain_text("Your table is ready")
+    lines = [{"product": "gimbap", "quantity": 2}]
+    order = shop.do("stores/demo/create-order", user="mina", lines=lines)["order"]
+    expect(page.locator(".rows").last).to_contain_text("김밥 × 2")
+    shop.do("stores/demo/reject-order", order=order, reason="closing")
+    expect(page.locator(".rows").last).to_contain_text("We are closing")

@@ -223,8 +223,9 @@ def test_several_tabs_send_each_command_once(page, fake, context, locks):
     other.evaluate("() => { for (let n = 0; n < 5; n += 1) client.send('b', {n}); }")
     unsent(page, 10)
     unsent(other, 10)
-    fake.down = False
-    fake.seen.clear()
+    with fake.changed:
+        fake.down = False
+        fake.seen.clear()
     unsent(page, 0)
     unsent(other, 0)
     assert len({seen.headers["idempotency-key"] for seen in fake.commands()}) == 10

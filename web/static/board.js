@@ -8,6 +8,7 @@ import { callsStrip } from "./board/calls.js";
 import { columns, lateOrders, tickTimers } from "./board/tickets.js";
 import { donePanel, menuPanel, tablesPanel } from "./board/panels.js";
 import { shopActions } from "./board/shop.js";
+import { statusToBe } from "./board/steps.js";
 import { helpDialog, soundDialog } from "./board/settings.js";
 import { chooseReason } from "./board/reasons.js";
 import { open, QueueFull } from "./onda.js";
@@ -66,7 +67,7 @@ async function act(command, name) {
     const reason = await chooseReason(command, order);
     if (reason) send(command, { order: name, reason });
   } else if (command === "recall-order") {
-    send(command, { order: name, status: order.status });
+    send(command, { order: name, status: statusToBe(client, order) });
   } else {
     const sent = send(command, { order: name });
     if (command === "mark-served" && sent) void offerUndo(sent.settled, order);
@@ -78,12 +79,16 @@ async function offerUndo(settled, order) {
   const { ok } = await settled;
   if (!ok) return;
   const undo = () => send("recall-order", { order: order.order, status: "SERVED" });
-  toast(t("done.served", { number: order.number }), { kind: "good", act: { label: t("do.recall-order"), run: undo } });
+  toast(t("done.served", { number: order.number }), {
+    kind: "good",
+    act: { label: t("do.recall-order"), run: undo },
+  });
 }
 
 function show() {
   const shop = client.state.shop?.self;
-  document.title = `${news.unaccepted().length ? `(${news.unaccepted().length}) ` : ""}${shop?.name ?? t("board.title")}`;
+  const waiting = news.unaccepted().length;
+  document.title = `${waiting ? `(${waiting}) ` : ""}${shop?.name ?? t("board.title")}`;
   if (client.reason === "unauthorized" && !shop) {
     draw(app, locked());
     return;

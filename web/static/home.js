@@ -1,5 +1,6 @@
 /**
- * The links page: what this is, and the ways into the demo shop or another one. It holds no token and asks for none.
+ * The links page: what this is, and the ways into the demo shop or another one. It holds no token and asks
+ * for none.
  */
 
 import { draw, h, icon, onAct } from "./ui/dom.js";
@@ -21,7 +22,12 @@ function header() {
     "header",
     { class: "bar" },
     h("div", { class: "brand" }, icon("wave"), h("span", null, t("home.title"))),
-    h("button", { type: "button", class: "quiet", "data-act": "language" }, icon("globe"), t("other-language")),
+    h(
+      "button",
+      { type: "button", class: "quiet", "data-act": "language" },
+      icon("globe"),
+      t("other-language"),
+    ),
   );
 }
 
@@ -41,7 +47,11 @@ function board() {
 
 function tables() {
   const link = (/** @type {string} */ table) =>
-    h("li", null, h("a", { class: "button", href: `/t/${DEMO}/${table}`, "aria-label": t("table-n", { table }) }, table));
+    h(
+      "li",
+      null,
+      h("a", { class: "button", href: `/t/${DEMO}/${table}`, "aria-label": t("table-n", { table }) }, table),
+    );
   return h(
     "section",
     { class: "door" },
@@ -54,19 +64,34 @@ function tables() {
 
 function other() {
   const field = (/** @type {string} */ name, /** @type {string} */ label, /** @type {string} */ value) =>
-    h("label", null, label, h("input", { name, value, pattern: ID, required: true, autocomplete: "off", autocapitalize: "none" }));
+    h(
+      "label",
+      null,
+      label,
+      h("input", { name, value, pattern: ID, required: true, autocomplete: "off", autocapitalize: "none" }),
+    );
   return h(
     "form",
     { class: "door", id: "other" },
     h("b", { class: "wide" }, t("home.go")),
     field("store", t("home.store"), DEMO),
     field("table", t("table"), "1"),
-    h("div", { class: "row wide" }, h("button", { class: "plain", value: "board" }, t("home.open-board")), h("button", { class: "plain", value: "table" }, t("home.open-table"))),
+    h(
+      "div",
+      { class: "row wide" },
+      h("button", { class: "plain", value: "board" }, t("home.open-board")),
+      h("button", { class: "plain", value: "table" }, t("home.open-table")),
+    ),
   );
 }
 
 function footer() {
-  return h("footer", { class: "row" }, h("a", { href: "/docs" }, t("home.docs")), h("a", { href: "/healthz" }, t("home.health")));
+  return h(
+    "footer",
+    { class: "row" },
+    h("a", { href: "/docs" }, t("home.docs")),
+    h("a", { href: "/healthz" }, t("home.health")),
+  );
 }
 
 document.addEventListener("submit", (event) => {

@@ -1,5 +1,6 @@
 /**
- * The browser client: `open()` gives a live copy of one feed and a way to send commands that survives the network.
+ * The browser client: `open()` gives a live copy of one feed and a way to send commands that survives the
+ * network.
  *
  *     import { open } from "/static/onda.js";
  *     const shop = open({ feed: "stores/s1", token });
@@ -43,7 +44,7 @@ export function open(options) {
  *   event    `{envelope, live}`                 one event; `live` is false when sync brought it
  *   status   `{status, reason}`
  *   reset    `{reason}`                         the state was replaced: expired, epoch, ahead or snapshot
- *   resync   `{events, reset, awayMs}`          sync brought something after this screen could not know for `awayMs`
+ *   resync   `{events, reset, awayMs}`          sync brought something; for `awayMs` nobody here could know
  *   queue    nothing                            `unsent` or `pending` is another
  *   sent     `{entry, answer, mine}`            a command was acknowledged (`mine`: sent from this page)
  *   refused  `{entry, problem, mine}`           a command was refused for good
@@ -56,7 +57,10 @@ export class Client {
   #feedName;
   #feed;
   #queue;
-  /** Acknowledged, but their events are not here yet. @type {Map<string, import("./onda/outbox.js").Entry>} */
+  /**
+   * Acknowledged, but their events are not here yet.
+   * @type {Map<string, import("./onda/outbox.js").Entry>}
+   */
   #settling = new Map();
   /** Keys of commands whose events are here: what they do shows, acknowledged or not. @type {Set<string>} */
   #causes = new Set();
@@ -83,7 +87,12 @@ export class Client {
       emit: (/** @type {string} */ name, /** @type {any} */ detail) => this.#emit(name, detail),
     };
     this.#feed = new Feed({ ...shared, url: `${base}/v1/${feed}`, clock: this.#clock });
-    this.#queue = new Queue({ ...shared, name: `${base}|${feed}|${caller(token)}`, storage: own.storage, base });
+    this.#queue = new Queue({
+      ...shared,
+      name: `${base}|${feed}|${caller(token)}`,
+      storage: own.storage,
+      base,
+    });
     this.#listen(settings.pauseHiddenMs ?? FEED_SETTINGS.pauseHiddenMs);
     // Not at once: whoever opened it may still want to say what they listen to.
     queueMicrotask(() => {
@@ -176,7 +185,9 @@ export class Client {
   }
 
   #headers() {
-    return /** @type {Record<string, string>} */ (this.#token ? { Authorization: `Bearer ${this.#token}` } : {});
+    return /** @type {Record<string, string>} */ (
+      this.#token ? { Authorization: `Bearer ${this.#token}` } : {}
+    );
   }
 
   /** @param {string} name @param {any} detail */
@@ -196,13 +207,17 @@ export class Client {
     }, SETTLE_MS);
   }
 
-  /** An event's cause is the idempotency key of its command. @param {import("./onda/replica.js").Envelope} envelope */
+  /**
+   * An event's cause is the idempotency key of its command.
+   * @param {import("./onda/replica.js").Envelope} envelope
+   */
   #arrived({ cause }) {
     this.lastEventAt = Date.now();
     if (!cause) return;
     this.#settling.delete(cause);
     this.#causes.add(cause);
-    if (this.#causes.size > CAUSES_MAX) this.#causes.delete(/** @type {string} */ (this.#causes.values().next().value));
+    if (this.#causes.size > CAUSES_MAX)
+      this.#causes.delete(/** @type {string} */ (this.#causes.values().next().value));
   }
 
   /** @param {number} pauseHiddenMs */
@@ -216,7 +231,9 @@ export class Client {
     globalThis.addEventListener?.("pageshow", (event) => event.persisted && awake(), { signal });
     globalThis.addEventListener?.("storage", (event) => this.#queue.noticed(event.key), { signal });
     globalThis.document?.addEventListener("resume", awake, { signal });
-    globalThis.document?.addEventListener("visibilitychange", () => this.#looked(pauseHiddenMs, awake), { signal });
+    globalThis.document?.addEventListener("visibilitychange", () => this.#looked(pauseHiddenMs, awake), {
+      signal,
+    });
   }
 
   /** @param {number} pauseHiddenMs @param {() => void} awake */
@@ -231,7 +248,10 @@ export class Client {
   }
 }
 
-/** Who a token speaks for. Two people at one device must not send each other's commands. @param {string} token */
+/**
+ * Who a token speaks for. Two people at one device must not send each other's commands.
+ * @param {string} token
+ */
 function caller(token) {
   try {
     const claims = JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));

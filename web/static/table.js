@@ -56,7 +56,8 @@ function show() {
   const seat = client.state.table?.self;
   document.title = `${t("table-n", { table })}${shop ? ` · ${shop.name}` : ""}`;
   if (client.reason === "unauthorized" && client.cursor === null) return draw(app, locked());
-  if (client.cursor === null) return draw(app, header(shop), banner(client), h("p", { class: "empty", role: "status" }, t("loading")));
+  if (client.cursor === null)
+    return draw(app, header(shop), banner(client), h("p", { class: "empty", role: "status" }, t("loading")));
   if (!seat?.open) {
     const body = sawParty ? thanks() : welcome(page);
     return draw(app, header(shop), banner(client), body);
@@ -71,11 +72,22 @@ function header(shop) {
     "header",
     { class: "bar", key: "bar" },
     h("strong", { class: "seat" }, table),
-    h("div", { class: "brand" }, h("h1", null, shop?.name ?? t("table-n", { table })), h("small", null, t("table-n", { table }))),
+    h(
+      "div",
+      { class: "brand" },
+      h("h1", null, shop?.name ?? t("table-n", { table })),
+      h("small", null, t("table-n", { table })),
+    ),
     chip(client),
     h(
       "button",
-      { type: "button", class: "quiet square", "data-act": "language", "aria-label": t("other-language"), title: t("other-language") },
+      {
+        type: "button",
+        class: "quiet square",
+        "data-act": "language",
+        "aria-label": t("other-language"),
+        title: t("other-language"),
+      },
       icon("globe"),
     ),
   );
@@ -85,7 +97,12 @@ function header(shop) {
 function shopNotice(shop) {
   if (!shop || (shop.open && !shop.paused)) return null;
   const text = shop.open ? t("t.paused", { reason: reasonText(shop.pause_reason) }) : t("t.closed");
-  return h("p", { class: "banner banner-wary", role: "status", key: "shop" }, icon("pause"), h("span", null, text));
+  return h(
+    "p",
+    { class: "banner banner-wary", role: "status", key: "shop" },
+    icon("pause"),
+    h("span", null, text),
+  );
 }
 
 function views() {
@@ -106,7 +123,13 @@ function tabs() {
   const tab = (/** @type {string} */ name, /** @type {string} */ sign, /** @type {number} */ count) =>
     h(
       "button",
-      { type: "button", class: `tab tab-${name}`, "data-act": "view", "data-view": name, "aria-current": page.view === name ? "page" : null },
+      {
+        type: "button",
+        class: `tab tab-${name}`,
+        "data-act": "view",
+        "data-view": name,
+        "aria-current": page.view === name ? "page" : null,
+      },
       icon(sign),
       h("span", null, t(`t.${name}`)),
       count > 0 && h("b", { class: "badge" }, count),

@@ -1,5 +1,6 @@
 /**
- * What is new on the board: orders and calls as they come, and which of them came while nobody could see them.
+ * What is new on the board: orders and calls as they come, and which of them came while nobody could see
+ * them.
  */
 
 import { Emitter } from "../onda/timing.js";
@@ -21,7 +22,8 @@ export function arrivals(client) {
   let latest = [];
 
   client.on("change", ({ collections }) => {
-    if (collections.has("orders")) latest = look(orders(), known, "order", (order) => order.status === "PLACED");
+    if (collections.has("orders"))
+      latest = look(orders(), known, "order", (order) => order.status === "PLACED");
     queueMicrotask(() => (latest = [])); // a resync that brought them says so right after the change
     if (collections.has("calls")) look(client.state.calls ?? {}, rang, "call", () => true);
     first = false;
@@ -30,7 +32,12 @@ export function arrivals(client) {
     if (awayMs >= AWAY_MS) for (const name of latest) missed.add(name);
   });
 
-  /** @param {Record<string, any>} entities @param {Set<string>} seen @param {string} what @param {(entity: any) => boolean} wanted */
+  /**
+   * @param {Record<string, any>} entities
+   * @param {Set<string>} seen
+   * @param {string} what
+   * @param {(entity: any) => boolean} wanted
+   */
   function look(entities, seen, what, wanted) {
     const fresh = Object.keys(entities).filter((name) => !seen.has(name));
     for (const name of seen) if (!(name in entities)) seen.delete(name);
@@ -51,7 +58,9 @@ export function arrivals(client) {
     /** Orders that nobody has accepted, and for which no tap is on its way. */
     unaccepted() {
       const touched = new Set(client.pending.map((entry) => entry.body.order));
-      return Object.values(orders()).filter((order) => order.status === "PLACED" && !touched.has(order.order));
+      return Object.values(orders()).filter(
+        (order) => order.status === "PLACED" && !touched.has(order.order),
+      );
     },
     /** Orders that came while away and are still to be looked at. */
     away: () => [...missed].map((name) => orders()[name]).filter((order) => order && !order.closed_at),

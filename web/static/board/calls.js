@@ -5,11 +5,18 @@
 import { h, icon } from "../ui/dom.js";
 import { age, elapsed, t } from "../ui/i18n.js";
 
-const SIGNS = /** @type {Record<string, string>} */ ({ water: "water", cutlery: "cutlery", bill: "bill", other: "hand" });
+const SIGNS = /** @type {Record<string, string>} */ ({
+  water: "water",
+  cutlery: "cutlery",
+  bill: "bill",
+  other: "hand",
+});
 
 /** @param {import("../onda.js").Client} client */
 export function ringing(client) {
-  return Object.values(client.state.calls ?? {}).sort((one, other) => one.called_at.localeCompare(other.called_at));
+  return Object.values(client.state.calls ?? {}).sort((one, other) =>
+    one.called_at.localeCompare(other.called_at),
+  );
 }
 
 /** @param {{client: import("../onda.js").Client}} board */
@@ -19,21 +26,39 @@ export function callsStrip({ client }) {
   return h(
     "section",
     { class: "calls", "aria-label": t("calls.title"), key: "calls" },
-    h("h2", null, icon("bell"), h("span", null, t("calls.title")), h("span", { class: "count" }, calls.length)),
-    h("ul", null, calls.map((call) => one(client, call))),
+    h(
+      "h2",
+      null,
+      icon("bell"),
+      h("span", null, t("calls.title")),
+      h("span", { class: "count" }, calls.length),
+    ),
+    h(
+      "ul",
+      null,
+      calls.map((call) => one(client, call)),
+    ),
   );
 }
 
 /** @param {import("../onda.js").Client} client @param {any} call */
 function one(client, call) {
   const waiting = client.pending.some(
-    (entry) => entry.command === "answer-call" && entry.body.call === call.call && entry.feed.endsWith(`/${call.table}`),
+    (entry) =>
+      entry.command === "answer-call" &&
+      entry.body.call === call.call &&
+      entry.feed.endsWith(`/${call.table}`),
   );
   return h(
     "li",
     { class: "call", key: `${call.table}/${call.call}` },
     icon(SIGNS[call.kind] ?? "hand"),
-    h("span", { class: "call-what" }, h("b", null, t("table-n", { table: call.table })), h("span", null, t(`call.${call.kind}`))),
+    h(
+      "span",
+      { class: "call-what" },
+      h("b", null, t("table-n", { table: call.table })),
+      h("span", null, t(`call.${call.kind}`)),
+    ),
     h(
       "span",
       { class: "timer", "data-since": call.called_at, "data-late": "0" },

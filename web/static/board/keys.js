@@ -3,8 +3,9 @@
  */
 
 import { ringing } from "./calls.js";
-import { inOrder, KEYS_MAX, nextStep } from "./tickets.js";
 import { helpDialog } from "./settings.js";
+import { nextStep, statusToBe } from "./steps.js";
+import { inOrder, KEYS_MAX } from "./tickets.js";
 
 /**
  * @param {any} board
@@ -34,7 +35,9 @@ export function listenToKeys(board, panels) {
     const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1];
     // Enter and Space belong to the button that has the focus, if there is one.
     if (!digit && (event.key === "Enter" || event.key === " ") && target.closest("button, a")) return;
-    const work = digit ? () => pick(board, Number(digit)) : (keys[event.key] ?? keys[event.key.toLowerCase()]);
+    const work = digit
+      ? () => pick(board, Number(digit))
+      : (keys[event.key] ?? keys[event.key.toLowerCase()]);
     if (!work || event.repeat) return;
     event.preventDefault();
     work();
@@ -64,7 +67,10 @@ function step(board, by) {
   const names = inOrder(board.client).map((order) => order.order);
   if (names.length === 0) return;
   const at = names.indexOf(board.chosen);
-  choose(board, names[at < 0 ? (by > 0 ? 0 : names.length - 1) : Math.min(Math.max(at + by, 0), names.length - 1)]);
+  choose(
+    board,
+    names[at < 0 ? (by > 0 ? 0 : names.length - 1) : Math.min(Math.max(at + by, 0), names.length - 1)],
+  );
 }
 
 /** @param {any} board */
@@ -77,8 +83,9 @@ function bump(board) {
 /** @param {any} board */
 function turnBack(board) {
   const order = board.client.state.orders?.[board.chosen];
-  if (order?.status === "PLACED") board.act("reject-order", order.order);
-  else if (order?.status === "READY") board.act("recall-order", order.order);
+  const status = order && statusToBe(board.client, order);
+  if (status === "PLACED") board.act("reject-order", order.order);
+  else if (status === "READY") board.act("recall-order", order.order);
 }
 
 /** @param {any} board */

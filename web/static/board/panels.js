@@ -15,14 +15,26 @@ export function menuPanel({ client }) {
   const shop = client.state.shop?.self;
   return {
     title: t("menu.title"),
-    body: [shop && shopRow(client, shop), h("p", { class: "hint" }, t("menu.help")), h("ul", { class: "rows" }, products.map((p) => product(client, p)))],
+    body: [
+      shop && shopRow(client, shop),
+      h("p", { class: "hint" }, t("menu.help")),
+      h(
+        "ul",
+        { class: "rows" },
+        products.map((p) => product(client, p)),
+      ),
+    ],
   };
 }
 
 /** @param {import("../onda.js").Client} client @param {any} shop */
 function shopRow(client, shop) {
   const button = (/** @type {string} */ act) =>
-    h("button", { type: "button", class: "plain", "data-act": act, disabled: isPending(client, act) }, t(`do.${act}`));
+    h(
+      "button",
+      { type: "button", class: "plain", "data-act": act, disabled: isPending(client, act) },
+      t(`do.${act}`),
+    );
   const state = !shop.open ? "closed" : shop.paused ? "paused" : "open";
   return h(
     "div",
@@ -35,14 +47,17 @@ function shopRow(client, shop) {
 
 /** @param {import("../onda.js").Client} client @param {string} command @param {string} [name] */
 function isPending(client, command, name) {
-  return client.pending.some((entry) => entry.command === command && (name === undefined || entry.body.product === name));
+  return client.pending.some(
+    (entry) => entry.command === command && (name === undefined || entry.body.product === name),
+  );
 }
 
 /** @param {import("../onda.js").Client} client @param {any} product */
 function product(client, { product: name, name: label, price, stock, sold_out: off }) {
   const waiting = isPending(client, "set-sold-out", name);
   const counting = isPending(client, "adjust-stock", name);
-  const left = stock === null ? t("menu.uncounted") : stock === 0 ? t("menu.none-left") : t("menu.left", { n: stock });
+  const left =
+    stock === null ? t("menu.uncounted") : stock === 0 ? t("menu.none-left") : t("menu.left", { n: stock });
   const step = (/** @type {number} */ delta, /** @type {string} */ sign, /** @type {string} */ words) =>
     h(
       "button",
@@ -62,7 +77,10 @@ function product(client, { product: name, name: label, price, stock, sold_out: o
     { class: `row product-row${off || stock === 0 ? " off" : ""}`, key: name },
     h("span", { class: "grow" }, h("b", null, label), h("small", null, `${money(price)} · ${left}`)),
     counting && icon("clock"),
-    stock !== null && [step(-1, "minus", t("menu.less", { name: label })), step(1, "plus", t("menu.more", { name: label }))],
+    stock !== null && [
+      step(-1, "minus", t("menu.less", { name: label })),
+      step(1, "plus", t("menu.more", { name: label })),
+    ],
     h(
       "button",
       {
@@ -90,7 +108,11 @@ export function tablesPanel({ client }) {
     title: t("tables.title"),
     body: [
       tables.length === 0 && h("p", { class: "empty" }, t("tables.none")),
-      h("ul", { class: "rows" }, tables.map((table) => tableRow(client, table))),
+      h(
+        "ul",
+        { class: "rows" },
+        tables.map((table) => tableRow(client, table)),
+      ),
     ],
   };
 }
@@ -98,7 +120,10 @@ export function tablesPanel({ client }) {
 /** @param {import("../onda.js").Client} client @param {any} table */
 function tableRow(client, { table, guests, opened_at: since }) {
   const orders = Object.values(client.state.orders ?? {}).filter(
-    (order) => order.table === table && (order.placed_at ?? "") >= (since ?? "") && !["REJECTED", "CANCELLED"].includes(order.status),
+    (order) =>
+      order.table === table &&
+      (order.placed_at ?? "") >= (since ?? "") &&
+      !["REJECTED", "CANCELLED"].includes(order.status),
   );
   const total = orders.reduce((sum, order) => sum + order.total, 0);
   const facts = [
@@ -106,12 +131,19 @@ function tableRow(client, { table, guests, opened_at: since }) {
     since && t("tables.since", { time: elapsed(age(since, client.now())) }),
     t("tables.orders", { n: orders.length }),
   ];
-  const waiting = client.pending.some((entry) => entry.command === "close-table" && entry.feed.endsWith(`/${table}`));
+  const waiting = client.pending.some(
+    (entry) => entry.command === "close-table" && entry.feed.endsWith(`/${table}`),
+  );
   return h(
     "li",
     { class: "row", key: table },
     h("strong", { class: "place" }, table),
-    h("span", { class: "grow" }, h("b", null, money(total)), h("small", null, facts.filter(Boolean).join(" · "))),
+    h(
+      "span",
+      { class: "grow" },
+      h("b", null, money(total)),
+      h("small", null, facts.filter(Boolean).join(" · ")),
+    ),
     h(
       "button",
       { type: "button", class: "plain", "data-act": "close-table", "data-table": table, disabled: waiting },
@@ -131,7 +163,11 @@ export function donePanel({ client }) {
     title: t("done.title"),
     body: [
       orders.length === 0 && h("p", { class: "empty" }, t("done.none")),
-      h("ul", { class: "rows" }, orders.map((order) => doneRow(client, order))),
+      h(
+        "ul",
+        { class: "rows" },
+        orders.map((order) => doneRow(client, order)),
+      ),
     ],
   };
 }

@@ -10,7 +10,11 @@ const REJECT = ["sold_out", "too_busy", "closing"];
 const CANCEL = ["guest_asked", "sold_out", "mistake"];
 const PAUSE = ["too_busy", "break", "sold_out"];
 
-/** @param {string} command `reject-order` or `cancel-order` @param {any} order @returns {Promise<string | null>} */
+/**
+ * @param {string} command `reject-order` or `cancel-order`
+ * @param {any} order
+ * @returns {Promise<string | null>}
+ */
 export function chooseReason(command, order) {
   const rejecting = command === "reject-order";
   const title = t(rejecting ? "reject.title" : "cancel.title", { number: order.number });
@@ -23,18 +27,29 @@ export function pauseReason() {
 }
 
 /**
- * @param {string} title @param {string} hint @param {string[]} reasons @param {string} yes @param {string} kind
+ * @param {string} title @param {string} hint @param {string[]} reasons
+ * @param {string} yes @param {string} kind  of the button
  * @returns {Promise<string | null>}
  */
 async function choose(title, hint, reasons, yes, kind) {
   const choice = (/** @type {string} */ code, /** @type {number} */ index) =>
-    h("label", { class: "choice" }, h("input", { type: "radio", name: "reason", value: code, checked: index === 0 }), t(`reason.${code}`));
+    h(
+      "label",
+      { class: "choice" },
+      h("input", { type: "radio", name: "reason", value: code, checked: index === 0 }),
+      t(`reason.${code}`),
+    );
   const { value, form } = await ask({
     title,
     body: [
       h("p", { class: "hint" }, hint),
       h("fieldset", null, h("legend", { class: "unseen" }, t("reason")), [...reasons, "other"].map(choice)),
-      h("input", { name: "own", maxlength: 200, placeholder: t("reason.own"), "aria-label": t("reason.own") }),
+      h("input", {
+        name: "own",
+        maxlength: 200,
+        placeholder: t("reason.own"),
+        "aria-label": t("reason.own"),
+      }),
     ],
     buttons: [
       { value: "no", label: t("no"), kind: "quiet" },

@@ -16,7 +16,14 @@ export async function soundDialog(sound, redraw) {
     title: t("sound.title"),
     body: [
       h("label", { for: "volume" }, t("sound.volume")),
-      h("input", { id: "volume", type: "range", min: 0, max: 100, step: 5, value: Math.round(sound.volume * 100) }),
+      h("input", {
+        id: "volume",
+        type: "range",
+        min: 0,
+        max: 100,
+        step: 5,
+        value: Math.round(sound.volume * 100),
+      }),
       h("p", null, t("sound.test")),
       h("div", { class: "row" }, test("new"), test("call"), test("late")),
     ],
@@ -29,7 +36,8 @@ export async function soundDialog(sound, redraw) {
         if (event.target instanceof HTMLInputElement) sound.volume = Number(event.target.value) / 100;
       });
       dialog.addEventListener("click", (event) => {
-        const name = event.target instanceof Element && event.target.closest("[data-test]")?.getAttribute("data-test");
+        const name =
+          event.target instanceof Element && event.target.closest("[data-test]")?.getAttribute("data-test");
         if (name) sound.play(/** @type {any} */ (name));
       });
     },
@@ -52,7 +60,11 @@ export async function helpDialog() {
   await ask({
     title: t("help.title"),
     body: [
-      h("dl", { class: "facts keys" }, KEYS.map(([keys, key]) => [h("dt", null, h("kbd", null, keys)), h("dd", null, t(key))])),
+      h(
+        "dl",
+        { class: "facts keys" },
+        KEYS.map(([keys, key]) => [h("dt", null, h("kbd", null, keys)), h("dd", null, t(key))]),
+      ),
       h("p", { class: "hint" }, t("help.wake")),
     ],
     buttons: [{ value: "yes", label: t("close"), kind: "primary" }],

@@ -11,7 +11,8 @@ export function shopActions({ send, store }) {
   return /** @type {Record<string, (data: any) => void>} */ ({
     "open-store": () => send("open-store", {}),
     "close-store": async () => {
-      if (await confirm(t("shop.close-title"), t("shop.close-help"), t("do.close-store"))) send("close-store", {});
+      if (await confirm(t("shop.close-title"), t("shop.close-help"), t("do.close-store")))
+        send("close-store", {});
     },
     "pause-orders": async () => {
       const reason = await pauseReason();
@@ -19,9 +20,14 @@ export function shopActions({ send, store }) {
     },
     "resume-orders": () => send("resume-orders", {}),
     "sold-out": ({ product, to }) => send("set-sold-out", { product, sold_out: to === "true" }),
-    "adjust-stock": ({ product, delta }) => send("adjust-stock", { product, delta: Number(delta), reason: "counted" }),
+    "adjust-stock": ({ product, delta }) =>
+      send("adjust-stock", { product, delta: Number(delta), reason: "counted" }),
     "close-table": async ({ table }) => {
-      const sure = await confirm(t("tables.close-title", { table }), t("tables.close-help"), t("do.close-table"));
+      const sure = await confirm(
+        t("tables.close-title", { table }),
+        t("tables.close-help"),
+        t("do.close-table"),
+      );
       if (sure) send("close-table", {}, `tables/${store}/${table}`);
     },
   });

@@ -2,8 +2,9 @@
  * Tickets in their columns: what the kitchen reads from two metres away.
  */
 
-import { h, icon } from "../ui/dom.js";
-import { age, elapsed, t } from "../ui/i18n.js";
+import { asIs, h, icon } from "../ui/dom.js";
+import { age, currentLanguage, elapsed, t } from "../ui/i18n.js";
+import { nextStep, OTHERS, pendingOf, statusToBe, STEPS } from "./steps.js";
 
 /** Minutes after which a ticket is soon late, and late. */
 const LATE_MS = [5 * 60_000, 8 * 60_000];
@@ -16,30 +17,6 @@ const COLUMNS = [
   { name: "ready", sign: "check", statuses: ["READY"] },
 ];
 
-/** The step that the big button offers, and what it makes of the order. @type {Record<string, [string, string]>} */
-const STEPS = {
-  PLACED: ["accept-order", "ACCEPTED"],
-  ACCEPTED: ["start-cooking", "COOKING"],
-  COOKING: ["mark-ready", "READY"],
-  READY: ["mark-served", "SERVED"],
-};
-/** @type {Record<string, string[]>} */
-const OTHERS = {
-  PLACED: ["reject-order"],
-  ACCEPTED: ["mark-ready", "cancel-order"],
-  COOKING: ["cancel-order"],
-  READY: ["recall-order"],
-};
-/** @type {Record<string, string>} */
-const LEADS_TO = {
-  "accept-order": "ACCEPTED",
-  "start-cooking": "COOKING",
-  "mark-ready": "READY",
-  "mark-served": "SERVED",
-  "reject-order": "REJECTED",
-  "cancel-order": "CANCELLED",
-};
-
 /** @typedef {{client: import("../onda.js").Client, news: any, chosen: string | null}} Board */
 
 /** Orders on the board, oldest first: the order of the keys. @param {import("../onda.js").Client} client */
@@ -47,33 +24,16 @@ export function inOrder(client) {
   const shown = COLUMNS.flatMap(({ statuses }) => statuses);
   return Object.values(client.state.orders ?? {})
     .filter((order) => shown.includes(order.status))
-    .sort((one, other) => (one.placed_at ?? "").localeCompare(other.placed_at ?? "") || one.number - other.number);
-}
-
-/**
- * The step that comes next for an order, counting taps that are still on their way while the server cannot be reached.
- * @param {import("../onda.js").Client} client @param {any} order @returns {string | undefined}
- */
-export function nextStep(client, order) {
-  const waiting = pendingOf(client, order.order);
-  if (waiting.length > 0 && client.status === "live") return undefined; // answered in a moment: no second tap
-  return STEPS[statusAfter(order.status, waiting)]?.[0];
-}
-
-/** @param {string} status @param {any[]} waiting  taps on their way @returns {string} */
-function statusAfter(status, waiting) {
-  return waiting.reduce((now, entry) => LEADS_TO[entry.command] ?? now, status);
-}
-
-/** @param {import("../onda.js").Client} client @param {string} name */
-function pendingOf(client, name) {
-  return client.pending.filter((entry) => entry.body.order === name);
+    .sort(
+      (one, other) => (one.placed_at ?? "").localeCompare(other.placed_at ?? "") || one.number - other.number,
+    );
 }
 
 /** @param {Board} board */
 export function columns(board) {
   const { client, news } = board;
   const orders = inOrder(client);
+  for (const name of drawn.keys()) if (!(name in (client.state.orders ?? {}))) drawn.delete(name);
   const keys = new Map(orders.slice(0, KEYS_MAX).map((order, index) => [order.order, index + 1]));
   const known = client.cursor !== null;
   return h(
@@ -95,10 +55,38 @@ export function columns(board) {
         ),
         mine.length === 0
           ? h("p", { class: "empty" }, known ? t(`board.empty.${name}`) : t("loading"))
-          : h("ol", { class: "tickets" }, mine.map((order) => ticket(board, order, keys.get(order.order)))),
+          : h(
+              "ol",
+              { class: "tickets" },
+              mine.map((order) => ticketOrAsIs(board, order, name, keys.get(order.order))),
+            ),
       );
     }),
   );
+}
+
+/** What each ticket was last drawn from. @type {Map<string, {order: any, facts: string}>} */
+const drawn = new Map();
+
+/**
+ * Leave a ticket alone that would look the same: with sixty on a kitchen tablet that is most of the work. A
+ * patch replaces an order as a whole, so the same object is the same order.
+ * @param {Board} board @param {any} order @param {string} column @param {number | undefined} keycap
+ */
+function ticketOrAsIs(board, order, column, keycap) {
+  const { client, news, chosen } = board;
+  const waiting = pendingOf(client, order.order).map((entry) => entry.key);
+  const late = lateness(order.status === "READY" ? order.ready_at : order.placed_at, client.now());
+  const guests = client.state.tables?.[order.table]?.guests;
+  const flags = [chosen === order.order, news.isAway(order.order), client.status === "live"];
+  const facts = JSON.stringify([keycap, late, guests, waiting, flags, currentLanguage()]);
+  const before = drawn.get(order.order);
+  if (before && before.order === order && before.facts === facts) {
+    const element = document.getElementById(`ticket-${order.order}`);
+    if (element?.closest(`.column-${column}`)) return asIs("li", order.order);
+  }
+  drawn.set(order.order, { order, facts });
+  return ticket(board, order, keycap);
 }
 
 /** @param {Board} board @param {any} order @param {number | undefined} keycap */
@@ -107,7 +95,12 @@ function ticket(board, order, keycap) {
   const waiting = pendingOf(client, order.order);
   const since = order.status === "READY" ? order.ready_at : order.placed_at;
   const late = lateness(since, client.now());
-  const looks = ["ticket", `is-${order.status.toLowerCase()}`, late && `late-${late}`, waiting.length && "is-waiting"];
+  const looks = [
+    "ticket",
+    `is-${order.status.toLowerCase()}`,
+    late && `late-${late}`,
+    waiting.length && "is-waiting",
+  ];
   const where = order.table === null ? t("board.no-table") : t("table-n", { table: order.table });
   return h(
     "li",
@@ -121,8 +114,13 @@ function ticket(board, order, keycap) {
     },
     head(client, order, since, late, keycap),
     news.isAway(order.order) && h("p", { class: "flag" }, icon("info"), t("board.away")),
-    h("ul", { class: "lines" }, order.lines.map((/** @type {any} */ line) => lineOf(client, order, line))),
-    waiting.length > 0 && h("p", { class: "flag flag-wary" }, icon("clock"), `${t("board.waiting")}: `, waitingText(waiting)),
+    h(
+      "ul",
+      { class: "lines" },
+      order.lines.map((/** @type {any} */ line) => lineOf(client, order, line)),
+    ),
+    waiting.length > 0 &&
+      h("p", { class: "flag flag-wary" }, icon("clock"), `${t("board.waiting")}: `, waitingText(waiting)),
     buttons(client, order, waiting),
   );
 }
@@ -132,21 +130,36 @@ function waitingText(waiting) {
   return waiting.map((entry) => t(`do.${entry.command}`, { name: "" }).trim()).join(" → ");
 }
 
-/** @param {any} client @param {any} order @param {string} since @param {number} late @param {number | undefined} keycap */
+/**
+ * @param {any} client
+ * @param {any} order
+ * @param {string} since
+ * @param {number} late
+ * @param {number | undefined} keycap
+ */
 function head(client, order, since, late, keycap) {
   const channel = order.by.split(":")[0];
   const guests = order.table !== null ? client.state.tables?.[order.table]?.guests : null;
-  const stage = order.status === "ACCEPTED" ? "board.accepted" : order.status === "COOKING" ? "board.in-kitchen" : null;
+  const stage =
+    order.status === "ACCEPTED" ? "board.accepted" : order.status === "COOKING" ? "board.in-kitchen" : null;
   return h(
     "header",
     { class: "ticket-head" },
     keycap && h("kbd", { "aria-hidden": "true" }, keycap),
-    h("strong", { class: `place${(order.table ?? "").length > 3 ? " place-long" : ""}`, "aria-hidden": "true" }, order.table ?? icon("cart")),
+    h(
+      "strong",
+      { class: `place${(order.table ?? "").length > 3 ? " place-long" : ""}`, "aria-hidden": "true" },
+      order.table ?? icon("cart"),
+    ),
     h(
       "span",
       { class: "meta" },
       h("b", null, `#${order.number}`),
-      h("span", null, [t(`channel.${channel}`), guests && t("board.guests", { n: guests })].filter(Boolean).join(" · ")),
+      h(
+        "span",
+        null,
+        [t(`channel.${channel}`), guests && t("board.guests", { n: guests })].filter(Boolean).join(" · "),
+      ),
       stage && h("span", { class: `stage stage-${order.status.toLowerCase()}` }, t(stage)),
     ),
     h(
@@ -163,14 +176,24 @@ function head(client, order, since, late, keycap) {
 function lineOf(client, order, line) {
   const product = client.state.products?.[line.product];
   const choices = (product?.options ?? []).flatMap((/** @type {any} */ option) => option.choices);
-  const named = line.options.map((/** @type {string} */ id) => choices.find((/** @type {any} */ c) => c.choice === id)?.name ?? id);
+  const named = line.options.map(
+    (/** @type {string} */ id) => choices.find((/** @type {any} */ c) => c.choice === id)?.name ?? id,
+  );
   const tappable = (order.status === "ACCEPTED" || order.status === "COOKING") && line.status === "WAITING";
-  const waiting = client.pending.some((/** @type {any} */ entry) => entry.body.line === line.line && entry.body.order === order.order);
-  const sign = line.status === "READY" ? "done" : line.status === "CANCELLED" ? "cross" : waiting ? "clock" : "ring";
+  const waiting = client.pending.some(
+    (/** @type {any} */ entry) => entry.body.line === line.line && entry.body.order === order.order,
+  );
+  const sign =
+    line.status === "READY" ? "done" : line.status === "CANCELLED" ? "cross" : waiting ? "clock" : "ring";
   const inside = [
     order.status === "PLACED" ? null : icon(sign),
     h("b", { class: "quantity" }, line.quantity, h("i", null, "×")),
-    h("span", { class: "what" }, line.name, named.map((/** @type {string} */ name) => h("span", { class: "option" }, name))),
+    h(
+      "span",
+      { class: "what" },
+      line.name,
+      named.map((/** @type {string} */ name) => h("span", { class: "option" }, name)),
+    ),
   ];
   const looks = `line line-${line.status.toLowerCase()}`;
   return h(
@@ -190,7 +213,12 @@ function lineOf(client, order, line) {
           },
           inside,
         )
-      : h("div", { class: "tap" }, inside, line.status === "READY" && h("span", { class: "unseen" }, t("t.line.READY"))),
+      : h(
+          "div",
+          { class: "tap" },
+          inside,
+          line.status === "READY" && h("span", { class: "unseen" }, t("t.line.READY")),
+        ),
     line.note && h("p", { class: "note" }, icon("warning"), line.note),
   );
 }
@@ -198,13 +226,21 @@ function lineOf(client, order, line) {
 /** @param {any} client @param {any} order @param {any[]} waiting */
 function buttons(client, order, waiting) {
   const step = nextStep(client, order);
-  const status = statusAfter(order.status, waiting);
+  const status = statusToBe(client, order);
   const locked = waiting.length > 0 && client.status === "live";
   const shown = step ?? STEPS[order.status]?.[0];
   const button = (/** @type {string} */ command, /** @type {string} */ look) =>
     h(
       "button",
-      { type: "button", class: look, "data-act": "order", "data-command": command, "data-order": order.order, disabled: locked, key: command },
+      {
+        type: "button",
+        class: look,
+        "data-act": "order",
+        "data-command": command,
+        "data-order": order.order,
+        disabled: locked,
+        key: command,
+      },
       t(`do.${command}`),
     );
   if (!(status in STEPS)) return null; // a rejection or the last step is on its way

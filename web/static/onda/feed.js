@@ -1,9 +1,10 @@
 /**
  * Follows one feed for ever: sync, then stream; when the stream ends, sync again, and poll until it is back.
  *
- * The order is the guarantee. A sync comes before every connect, so what was missed is known before anything new
- * arrives; events are counted by version, so a hole or a repeat sends us back to sync instead of onto the screen;
- * and the same sync, asked to wait, is the fallback while streams do not work. There is one loop and no second path.
+ * The order is the guarantee. A sync comes before every connect, so what was missed is known before anything
+ * new arrives; events are counted by version, so a hole or a repeat sends us back to sync instead of onto the
+ * screen; and the same sync, asked to wait, is the fallback while streams do not work. There is one loop and
+ * no second path.
  */
 
 import { Link } from "./link.js";
@@ -175,7 +176,7 @@ export class Feed {
    */
   async #sync(waitMs) {
     let taken = 0;
-    for (let more = true; more; ) {
+    for (let more = true; more;) {
       const awayMs = this.link.awayMs();
       const waitS = taken ? 0 : Math.floor(waitMs / 1000);
       const limit = deadline(this.#settings.syncMs + waitS * 1000);
@@ -259,7 +260,10 @@ export class Feed {
     }
   }
 
-  /** The stream looks alive: ask sync whether it is. If there is something that the stream did not bring, it is not. */
+  /**
+   * The stream looks alive: ask sync whether it is. If there is something that the stream did not bring, it
+   * is not.
+   */
   async #probe() {
     const before = this.replica.cursor;
     const limit = deadline(this.#settings.syncMs);
@@ -362,7 +366,8 @@ export class Feed {
     const now = Date.now();
     const slept = now - this.#lastTick > 1_000 + SLEPT_MS;
     this.#lastTick = now;
-    if (this.link.streaming && this.link.silent()) this.#current?.abort(new Silence("the stream went silent"));
+    if (this.link.streaming && this.link.silent())
+      this.#current?.abort(new Silence("the stream went silent"));
     else if (slept && !this.link.asleep) this.poke();
     this.#assess();
   }

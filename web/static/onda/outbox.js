@@ -32,7 +32,10 @@ export function memoryStorage() {
   });
 }
 
-/** This browser's storage, and whether it outlives the page. @returns {{storage: Storage, durable: boolean}} */
+/**
+ * This browser's storage, and whether it outlives the page.
+ * @returns {{storage: Storage, durable: boolean}}
+ */
 export function pageStorage() {
   try {
     const probe = "onda.probe";
@@ -84,7 +87,10 @@ export class Outbox {
     this.#storage.removeItem(name);
   }
 
-  /** Names sort by time; within this tab strictly, even if the clock stands still or goes back. @param {number} at */
+  /**
+   * Names sort by time; within this tab strictly, even if the clock stands still or goes back.
+   * @param {number} at
+   */
   #name(at) {
     const time = Math.floor(at).toString(36).padStart(9, "0");
     if (time > this.#last) {

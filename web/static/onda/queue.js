@@ -1,9 +1,9 @@
 /**
  * Sends commands in order and gives up on none: each waits in storage until the server has answered it.
  *
- * A command leaves the queue by a 2xx, by a definite refusal (handed back to the page), or because it grew so old
- * that its sender cannot mean it any more. Network errors, 408, 425, 429 and 5xx are retried with the same
- * idempotency key, so that a try whose answer was lost is not a second order.
+ * A command leaves the queue by a 2xx, by a definite refusal (handed back to the page), or because it grew so
+ * old that its sender cannot mean it any more. Network errors, 408, 425, 429 and 5xx are retried with the
+ * same idempotency key, so that a try whose answer was lost is not a second order.
  */
 
 import { Outbox } from "./outbox.js";
@@ -50,6 +50,8 @@ export class Queue {
   #crashes = 0;
   /** Of commands that this page added. @type {Map<string, (settled: Settled) => void>} */
   #waiting = new Map();
+  /** What `unsent` said; null when storage has to be read again. @type {Entry[] | null} */
+  #known = null;
   /** Keys of commands that were answered lately. @type {Set<string>} */
   #answeredKeys = new Set();
   /** Tells this queue's other tabs what became of a command. @type {BroadcastChannel | null} */
@@ -75,15 +77,16 @@ export class Queue {
     }
   }
 
-  /** Commands without an answer, oldest first, the one in flight included. @returns {Entry[]} */
+  /** Commands without an answer, oldest first, the one in flight included. @returns {readonly Entry[]} */
   get unsent() {
-    return this.#outbox.list().map(({ entry }) => entry);
+    this.#known ??= this.#outbox.list().map(({ entry }) => entry);
+    return this.#known;
   }
 
   /** Another tab changed what is in storage. @param {string | null} name */
   noticed(name) {
     if (!this.#outbox.owns(name)) return;
-    this.#options.emit("queue");
+    this.#changed();
     this.start();
   }
 
@@ -105,7 +108,7 @@ export class Queue {
       throw new QueueFull("the browser's storage is full", { cause: error });
     }
     const settled = new Promise((resolve) => this.#waiting.set(entry.key, resolve));
-    this.#options.emit("queue");
+    this.#changed();
     this.start();
     return { entry, settled };
   }
@@ -151,10 +154,15 @@ export class Queue {
     const { name, entry } = first;
     if (this.#answeredKeys.has(entry.key)) {
       this.#outbox.remove(name); // by another tab, while we waited for our turn
+      this.#changed();
       return 0;
     }
     if (Date.now() - entry.at > this.#settings.unsentAgeMs) {
-      return this.#done(name, entry, refusal(0, "stale", "It waited too long to be sent and was given back."));
+      return this.#done(
+        name,
+        entry,
+        refusal(0, "stale", "It waited too long to be sent and was given back."),
+      );
     }
     const limit = deadline(this.#settings.sendMs);
     try {
@@ -180,7 +188,11 @@ export class Queue {
     if (status >= 500 && body?.code === "internal") this.#crashes += 1;
     const hopeless = this.#crashes >= this.#settings.crashTriesMax;
     if ((status >= 500 || RETRIED.has(status)) && !hopeless) return this.#backoff(retryAfterMs(response));
-    return this.#done(name, entry, refusal(status, body?.code ?? `http_${status}`, body?.detail ?? body?.title ?? ""));
+    return this.#done(
+      name,
+      entry,
+      refusal(status, body?.code ?? `http_${status}`, body?.detail ?? body?.title ?? ""),
+    );
   }
 
   /** @param {number} askedMs */
@@ -188,7 +200,6 @@ export class Queue {
     const { sendBackoffBaseMs, sendBackoffCapMs } = this.#settings;
     const wait = jitter(this.#tries, sendBackoffBaseMs, sendBackoffCapMs);
     this.#tries += 1;
-    this.#options.emit("queue");
     return Math.max(wait, askedMs);
   }
 
@@ -197,6 +208,7 @@ export class Queue {
     this.#tries = 0;
     this.#crashes = 0;
     this.#outbox.remove(name);
+    this.#known = null;
     this.#settle(entry, settled);
     this.#channel?.postMessage({ entry, settled });
     return 0;
@@ -214,6 +226,11 @@ export class Queue {
     else this.#options.emit("refused", { entry, problem: settled.problem, mine });
     this.#waiting.get(entry.key)?.(settled);
     this.#waiting.delete(entry.key);
+    this.#changed();
+  }
+
+  #changed() {
+    this.#known = null;
     this.#options.emit("queue");
   }
 

@@ -20,7 +20,10 @@ export class VersionError extends Error {}
  */
 
 export class Replica {
-  /** `{collection: {id: entity}}`, replaced by a snapshot and changed in place by patches. @type {Record<string, Record<string, any>>} */
+  /**
+   * `{collection: {id: entity}}`, replaced by a snapshot and changed in place by patches.
+   * @type {Record<string, Record<string, any>>}
+   */
   state = {};
   /** Where this state is in the stream; opaque. @type {string | null} */
   cursor = null;

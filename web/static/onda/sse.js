@@ -12,7 +12,8 @@ const CR = 13;
 
 /**
  * @typedef {object} SseHandlers
- * @property {(type: string, data: string, id: string) => void} event  a complete event; `type` is "message" when none was named
+ * @property {(type: string, data: string, id: string) => void} event  a complete event; its type is "message"
+ *   when none was named
  * @property {(id: string) => void} [id]     a block without data set the last event id
  * @property {(ms: number) => void} [retry]  the server set the reconnection time
  */

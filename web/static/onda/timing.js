@@ -14,7 +14,8 @@ export class ServerClock {
   #exact = false;
 
   /**
-   * Take a reading. A message can only be late, never early, so the largest difference of the last few is the best.
+   * Take a reading. A message can only be late, never early, so the largest difference of the last few is the
+   * best.
    * @param {string | null | undefined} time  RFC 3339, or an HTTP date
    * @param {boolean} [exact]  false for whole seconds (the `Date` header): used only until there is better
    */
@@ -65,8 +66,8 @@ export class Pause {
 }
 
 /**
- * How long to wait before try number `attempt` (from 0): full jitter, so that screens that lost the same server
- * do not come back in step.
+ * How long to wait before try number `attempt` (from 0): full jitter, so that screens that lost the same
+ * server do not come back in step.
  * @param {number} attempt
  * @param {number} baseMs
  * @param {number} capMs

@@ -1,9 +1,9 @@
 /**
  * One tab at a time: a lock that all tabs of this browser share.
  *
- * Web Locks where there are any. They need a secure context, which plain http on a shop's network is not; there a
- * lease in storage does: written, and read back after a moment. Storage has no compare-and-set, so two tabs could
- * hold it for an instant. What they then send twice carries the same idempotency key.
+ * Web Locks where there are any. They need a secure context, which plain http on a shop's network is not;
+ * there a lease in storage does: written, and read back after a moment. Storage has no compare-and-set, so
+ * two tabs could hold it for an instant. What they then send twice carries the same idempotency key.
  */
 
 import { uuid } from "./requests.js";

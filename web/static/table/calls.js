@@ -7,7 +7,12 @@ import { age, elapsed, t } from "../ui/i18n.js";
 import { toast } from "../ui/speak.js";
 
 const KINDS = ["water", "cutlery", "bill", "other"];
-const SIGNS = /** @type {Record<string, string>} */ ({ water: "water", cutlery: "cutlery", bill: "bill", other: "hand" });
+const SIGNS = /** @type {Record<string, string>} */ ({
+  water: "water",
+  cutlery: "cutlery",
+  bill: "bill",
+  other: "hand",
+});
 /** How long "somebody is on the way" stays. */
 const COMING_MS = 60_000;
 
@@ -25,7 +30,11 @@ export function callView({ client }) {
   return [
     h("h2", { id: "h-call" }, t("t.call")),
     h("p", { class: "hint" }, t("t.call-title")),
-    h("ul", { class: "bells" }, KINDS.map((kind) => bell(client, kind))),
+    h(
+      "ul",
+      { class: "bells" },
+      KINDS.map((kind) => bell(client, kind)),
+    ),
   ];
 }
 
@@ -45,7 +54,13 @@ function bell(client, kind) {
     { key: kind },
     h(
       "button",
-      { type: "button", class: `bell ${look}`, "data-act": "call", "data-kind": kind, disabled: Boolean(ringing) || waiting },
+      {
+        type: "button",
+        class: `bell ${look}`,
+        "data-act": "call",
+        "data-kind": kind,
+        disabled: Boolean(ringing) || waiting,
+      },
       icon(SIGNS[kind]),
       h("b", null, t(`call.${kind}`)),
       h("span", { class: "bell-state" }, state || ""),

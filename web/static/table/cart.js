@@ -20,7 +20,11 @@ import { nameOf } from "./names.js";
  * @property {boolean} leaving  it is to be removed
  */
 
-/** Lines of the cart with what was tapped but is not confirmed. @param {import("../onda.js").Client} client @returns {Shown[]} */
+/**
+ * Lines of the cart with what was tapped but is not confirmed.
+ * @param {import("../onda.js").Client} client
+ * @returns {Shown[]}
+ */
 export function linesToShow(client) {
   const { pending } = client;
   const lines = Object.values(client.state.cart ?? {}).map((line) => {
@@ -71,7 +75,11 @@ export function cartView({ client }) {
       ),
     lines.length === 0
       ? h("div", { class: "empty" }, h("b", null, t("t.cart-empty")), h("p", null, t("t.cart-empty-help")))
-      : h("ul", { class: "cart" }, lines.map((line) => one(client, line))),
+      : h(
+          "ul",
+          { class: "cart" },
+          lines.map((line) => one(client, line)),
+        ),
     lines.length > 0 && footer(client, lines),
   ];
 }
@@ -85,7 +93,15 @@ function one(client, line) {
   const step = (/** @type {number} */ by, /** @type {string} */ sign, /** @type {string} */ label) =>
     h(
       "button",
-      { type: "button", class: "quiet square", "data-act": "quantity", "data-line": line.line, "data-by": by, "aria-label": `${name}: ${label}`, disabled: line.unborn || line.leaving },
+      {
+        type: "button",
+        class: "quiet square",
+        "data-act": "quantity",
+        "data-line": line.line,
+        "data-by": by,
+        "aria-label": `${name}: ${label}`,
+        disabled: line.unborn || line.leaving,
+      },
       icon(sign),
     );
   return h(
@@ -101,7 +117,17 @@ function one(client, line) {
       soldOut && h("span", { class: "pill pill-closed" }, t("t.sold-out")),
       line.waiting && h("span", { class: "waiting" }, icon("clock"), t("t.line-waiting")),
     ),
-    h("div", { class: "row stepper" }, step(-1, line.quantity > 1 ? "minus" : "cross", line.quantity > 1 ? t("t.less") : t("do.remove-from-cart")), h("output", { class: "count-big" }, line.quantity), step(1, "plus", t("t.more"))),
+    h(
+      "div",
+      { class: "row stepper" },
+      step(
+        -1,
+        line.quantity > 1 ? "minus" : "cross",
+        line.quantity > 1 ? t("t.less") : t("do.remove-from-cart"),
+      ),
+      h("output", { class: "count-big" }, line.quantity),
+      step(1, "plus", t("t.more")),
+    ),
     h("span", { class: "price" }, item ? money(unitPrice(item, line.options) * line.quantity) : "–"),
   );
 }
@@ -122,6 +148,11 @@ function footer(client, lines) {
     submitting &&
       client.status !== "live" &&
       h("p", { class: "waiting", role: "status" }, icon("clock"), t("t.submit-waiting")),
-    h("button", { type: "button", class: "primary big", "data-act": "submit", disabled: submitting || shut }, submitting && icon("clock"), text),
+    h(
+      "button",
+      { type: "button", class: "primary big", "data-act": "submit", disabled: submitting || shut },
+      submitting && icon("clock"),
+      text,
+    ),
   );
 }

@@ -44,7 +44,13 @@ function product({ product: id, name, price, sold_out: off, options }) {
       !asks &&
       h(
         "button",
-        { type: "button", class: "square add", "data-act": "quick", "data-product": id, "aria-label": `${name}: ${t("do.add-to-cart")}` },
+        {
+          type: "button",
+          class: "square add",
+          "data-act": "quick",
+          "data-product": id,
+          "aria-label": `${name}: ${t("do.add-to-cart")}`,
+        },
         icon("plus"),
       ),
   );
@@ -60,10 +66,9 @@ function hue(id) {
 /** What one piece costs with its options. @param {any} item @param {string[]} chosen */
 export function unitPrice(item, chosen) {
   const choices = item.options.flatMap((/** @type {any} */ option) => option.choices);
-  return choices.filter((/** @type {any} */ choice) => chosen.includes(choice.choice)).reduce(
-    (/** @type {number} */ sum, /** @type {any} */ choice) => sum + choice.price,
-    item.price,
-  );
+  return choices
+    .filter((/** @type {any} */ choice) => chosen.includes(choice.choice))
+    .reduce((/** @type {number} */ sum, /** @type {any} */ choice) => sum + choice.price, item.price);
 }
 
 /** Names of what was chosen. @param {any} item @param {string[]} chosen @returns {string[]} */
@@ -72,7 +77,10 @@ export function chosenNames(item, chosen) {
   return chosen.map((id) => choices.find((/** @type {any} */ choice) => choice.choice === id)?.name ?? id);
 }
 
-/** @param {any} item @returns {Promise<{product: string, quantity: number, options: string[], note: string} | null>} */
+/**
+ * @param {any} item
+ * @returns {Promise<{product: string, quantity: number, options: string[], note: string} | null>}
+ */
 export async function productDialog(item) {
   let quantity = 1;
   const count = h("output", { class: "count-big", "aria-label": t("t.quantity") }, "1");
@@ -83,7 +91,18 @@ export async function productDialog(item) {
     look: "product-dialog",
     body: [
       item.options.map(optionGroup),
-      h("div", { class: "row spread" }, h("span", null, t("t.quantity")), h("div", { class: "row stepper" }, step("-1", "minus", t("t.less")), count, step("1", "plus", t("t.more")))),
+      h(
+        "div",
+        { class: "row spread" },
+        h("span", null, t("t.quantity")),
+        h(
+          "div",
+          { class: "row stepper" },
+          step("-1", "minus", t("t.less")),
+          count,
+          step("1", "plus", t("t.more")),
+        ),
+      ),
       h("label", { for: "note" }, t("t.note")),
       h("textarea", { id: "note", name: "note", rows: 2, maxlength: 200, placeholder: t("t.note-hint") }),
     ],
@@ -95,7 +114,8 @@ export async function productDialog(item) {
       const update = () => check(dialog, item, quantity);
       dialog.addEventListener("change", update);
       dialog.addEventListener("click", (event) => {
-        const by = event.target instanceof Element && event.target.closest("[data-by]")?.getAttribute("data-by");
+        const by =
+          event.target instanceof Element && event.target.closest("[data-by]")?.getAttribute("data-by");
         if (!by) return;
         quantity = Math.min(Math.max(quantity + Number(by), 1), QUANTITY_MAX);
         count.textContent = String(quantity);
@@ -112,7 +132,12 @@ export async function productDialog(item) {
 /** @param {any} option */
 function optionGroup({ option, name, min, max, choices }) {
   const single = max === 1 && min === 1;
-  const rule = min === 0 ? t("t.optional", { n: max }) : min === max ? t("t.required", { n: min }) : t("t.range", { min, max });
+  const rule =
+    min === 0
+      ? t("t.optional", { n: max })
+      : min === max
+        ? t("t.required", { n: min })
+        : t("t.range", { min, max });
   return h(
     "fieldset",
     { class: "options", "data-option": option, "data-min": min, "data-max": max },
@@ -129,7 +154,12 @@ function optionGroup({ option, name, min, max, choices }) {
   );
 }
 
-/** Allow what the options allow, and put the price on the button. @param {HTMLElement} dialog @param {any} item @param {number} quantity */
+/**
+ * Allow what the options allow, and put the price on the button.
+ * @param {HTMLElement} dialog
+ * @param {any} item
+ * @param {number} quantity
+ */
 function check(dialog, item, quantity) {
   /** @type {string[]} */
   const chosen = [];
@@ -144,5 +174,7 @@ function check(dialog, item, quantity) {
   }
   const button = /** @type {HTMLButtonElement} */ (dialog.querySelector("button[value=yes]"));
   button.disabled = !complete;
-  button.textContent = complete ? t("t.add", { price: money(unitPrice(item, chosen) * quantity) }) : t("t.choose-first");
+  button.textContent = complete
+    ? t("t.add", { price: money(unitPrice(item, chosen) * quantity) })
+    : t("t.choose-first");
 }

@@ -24,7 +24,13 @@ export async function askName(client) {
     title: t("t.me-title"),
     body: [
       h("label", { class: "hint", for: "name" }, t("t.me-hint")),
-      h("input", { id: "name", name: "name", maxlength: 20, value: nameOf(client), autocomplete: "nickname" }),
+      h("input", {
+        id: "name",
+        name: "name",
+        maxlength: 20,
+        value: nameOf(client),
+        autocomplete: "nickname",
+      }),
     ],
     buttons: [
       { value: "no", label: t("cancel"), kind: "quiet" },

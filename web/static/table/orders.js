@@ -15,16 +15,30 @@ export function ordersView({ client }) {
   const orders = Object.values(client.state.orders ?? {}).sort((one, other) => other.number - one.number);
   const sending = Object.values(client.state.sending ?? {});
   const submitting = client.pending.find((entry) => entry.command === "submit-cart");
-  const total = orders.filter((order) => !OVER.includes(order.status)).reduce((sum, order) => sum + order.total, 0);
+  const total = orders
+    .filter((order) => !OVER.includes(order.status))
+    .reduce((sum, order) => sum + order.total, 0);
   const unsent = submitting && sending.length === 0;
   return [
     h("h2", { id: "h-orders" }, t("t.orders")),
     orders.length + sending.length === 0 && !unsent && h("p", { class: "empty" }, t("t.no-orders")),
     unsent && onItsWay("unsent", client.status === "live" ? t("t.sending") : t("t.submit-waiting"), []),
-    sending.map((each) => onItsWay(each.order, t("t.sending"), each.lines.map((/** @type {any} */ line) => lineText(client, line)))),
+    sending.map((each) =>
+      onItsWay(
+        each.order,
+        t("t.sending"),
+        each.lines.map((/** @type {any} */ line) => lineText(client, line)),
+      ),
+    ),
     orders.map((order) => one(client, order)),
     orders.length > 0 &&
-      h("p", { class: "bill", key: "bill" }, h("span", null, t("t.bill")), h("b", null, money(total)), h("small", null, t("t.vat"))),
+      h(
+        "p",
+        { class: "bill", key: "bill" },
+        h("span", null, t("t.bill")),
+        h("b", null, money(total)),
+        h("small", null, t("t.vat")),
+      ),
   ];
 }
 
@@ -35,14 +49,24 @@ function lineText(client, line) {
   return `${line.name ?? item?.name ?? line.product}${options ? ` (${options})` : ""} × ${line.quantity}`;
 }
 
-/** An order that the shop has not confirmed: no step is done. @param {string} key @param {string} text @param {string[]} lines */
+/**
+ * An order that the shop has not confirmed: no step is done.
+ * @param {string} key
+ * @param {string} text
+ * @param {string[]} lines
+ */
 function onItsWay(key, text, lines) {
   return h(
     "article",
     { class: "order is-sending", key: `sending-${key}` },
     h("p", { class: "now", role: "status" }, icon("clock"), text),
     steps(-1),
-    lines.length > 0 && h("ul", { class: "order-lines" }, lines.map((line) => h("li", null, line))),
+    lines.length > 0 &&
+      h(
+        "ul",
+        { class: "order-lines" },
+        lines.map((line) => h("li", null, line)),
+      ),
     h("small", null, t("t.sending-help")),
   );
 }
@@ -52,7 +76,10 @@ function steps(at) {
   const step = (/** @type {string} */ name, /** @type {number} */ index) =>
     h(
       "li",
-      { class: index < at ? "past" : index === at ? "here" : "", "aria-current": index === at ? "step" : null },
+      {
+        class: index < at ? "past" : index === at ? "here" : "",
+        "aria-current": index === at ? "step" : null,
+      },
       h("span", { class: "bead" }, index <= at && icon("check")),
       h("span", null, t(`t.step.${name}`)),
     );
@@ -63,12 +90,29 @@ function steps(at) {
 function one(client, order) {
   const over = OVER.includes(order.status);
   const at = order.status === "SERVED" ? STEPS.length : STEPS.indexOf(order.status);
-  const cancelling = client.pending.some((entry) => entry.command === "cancel-order" && entry.body.order === order.order);
+  const cancelling = client.pending.some(
+    (entry) => entry.command === "cancel-order" && entry.body.order === order.order,
+  );
   return h(
     "article",
-    { class: `order is-${order.status.toLowerCase()}`, key: order.order, "aria-label": t("t.order-n", { number: order.number }) },
-    h("header", { class: "row spread" }, h("h3", null, t("t.order-n", { number: order.number })), h("b", null, money(order.total))),
-    h("p", { class: "now" }, icon(over ? "warning" : "check"), t(`t.now.${order.status}`), order.reason && ` – ${reasonText(order.reason)}`),
+    {
+      class: `order is-${order.status.toLowerCase()}`,
+      key: order.order,
+      "aria-label": t("t.order-n", { number: order.number }),
+    },
+    h(
+      "header",
+      { class: "row spread" },
+      h("h3", null, t("t.order-n", { number: order.number })),
+      h("b", null, money(order.total)),
+    ),
+    h(
+      "p",
+      { class: "now" },
+      icon(over ? "warning" : "check"),
+      t(`t.now.${order.status}`),
+      order.reason && ` – ${reasonText(order.reason)}`,
+    ),
     !over && steps(at),
     h(
       "ul",
@@ -78,7 +122,9 @@ function one(client, order) {
           "li",
           { class: `line-${line.status.toLowerCase()}`, key: line.line },
           h("span", { class: "grow" }, lineText(client, line)),
-          line.status === "READY" && order.status === "COOKING" && h("small", { class: "good" }, icon("check"), t("t.line.READY")),
+          line.status === "READY" &&
+            order.status === "COOKING" &&
+            h("small", { class: "good" }, icon("check"), t("t.line.READY")),
           line.status === "CANCELLED" && h("small", null, t("t.line.CANCELLED")),
         ),
       ),
@@ -86,7 +132,13 @@ function one(client, order) {
     order.status === "PLACED" &&
       h(
         "button",
-        { type: "button", class: "quiet", "data-act": "cancel-order", "data-order": order.order, disabled: cancelling },
+        {
+          type: "button",
+          class: "quiet",
+          "data-act": "cancel-order",
+          "data-order": order.order,
+          disabled: cancelling,
+        },
         cancelling && icon("clock"),
         t("t.cancel"),
       ),
@@ -104,9 +156,11 @@ export function progressNews(client) {
       const before = known.get(order.order);
       known.set(order.order, order.status);
       if (first || before === order.status || order.status === "PLACED") continue;
-      const bad = order.status === "REJECTED" || (order.status === "CANCELLED" && order.reason !== "changed_mind");
+      const bad =
+        order.status === "REJECTED" || (order.status === "CANCELLED" && order.reason !== "changed_mind");
       const text = `${t("t.order-n", { number: order.number })}: ${t(`t.now.${order.status}`)}`;
-      if (bad || order.status === "READY" || order.status === "ACCEPTED") toast(text, { kind: bad ? "bad" : "good" });
+      if (bad || order.status === "READY" || order.status === "ACCEPTED")
+        toast(text, { kind: bad ? "bad" : "good" });
       else announce(text);
     }
     first = false;

@@ -1,6 +1,7 @@
 /**
- * How the page shows its connection: a chip with state, age and unsent count, a banner when it is really gone,
- * and a screen for tokens that do not work. Never a green light for a socket: green means heard from, and all sent.
+ * How the page shows its connection: a chip with state, age and unsent count, a banner when it is really
+ * gone, and a screen for tokens that do not work. Never a green light for a socket: green means heard from,
+ * and all sent.
  */
 
 import { h, icon } from "./dom.js";
@@ -51,7 +52,13 @@ export function banner(client) {
     "div",
     { class: "banner banner-bad", role: "alert", key: "banner" },
     icon("warning"),
-    h("p", null, h("strong", null, t(missing ? "not-found" : "lost")), " ", t(missing ? "not-found-help" : "lost-help")),
+    h(
+      "p",
+      null,
+      h("strong", null, t(missing ? "not-found" : "lost")),
+      " ",
+      t(missing ? "not-found-help" : "lost-help"),
+    ),
     h("button", { type: "button", class: "plain", "data-act": "retry" }, t("retry")),
   );
 }

@@ -1,8 +1,9 @@
 /**
  * Builds elements, and turns the elements on the page into the ones that are wanted with the fewest changes.
  *
- * A page draws everything from the state each time; `morph` keeps what is there already, so that focus, scroll and
- * transitions survive. Listeners are never put on drawn elements: a click is looked up by its `data-act`.
+ * A page draws everything from the state each time; `morph` keeps what is there already, so that focus,
+ * scroll and transitions survive. Listeners are never put on drawn elements: a click is looked up by its
+ * `data-act`.
  */
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -12,7 +13,8 @@ const SVG_TAGS = new Set(["svg", "use", "path", "circle"]);
 
 /**
  * @param {string} tag
- * @param {Record<string, any> | null} [props]  attributes; true is an empty one, null and false are none; `key` is for morph
+ * @param {Record<string, any> | null} [props]  attributes; true is an empty one, null and false are none; `key`
+ *   is for morph
  * @param {...Child} children
  * @returns {any} an element
  */
@@ -26,9 +28,22 @@ export function h(tag, props, ...children) {
   return element;
 }
 
+/**
+ * Stands for an element that is on the page already and needs no change.
+ * @param {string} tag
+ * @param {string} key
+ */
+export function asIs(tag, key) {
+  return h(tag, { key, "data-as-is": true });
+}
+
 /** An icon of the sprite; silent for screen readers. @param {string} name */
 export function icon(name) {
-  return h("svg", { class: `icon icon-${name}`, "aria-hidden": "true" }, h("use", { href: `/static/icons.svg#${name}` }));
+  return h(
+    "svg",
+    { class: `icon icon-${name}`, "aria-hidden": "true" },
+    h("use", { href: `/static/icons.svg#${name}` }),
+  );
 }
 
 /** @param {Child[]} children @returns {Array<Node | string>} */
@@ -48,7 +63,8 @@ export function draw(parent, ...wanted) {
   const fragment = document.createDocumentFragment();
   fragment.append(...flat(wanted));
   morph(parent, [...fragment.childNodes]);
-  if (focused instanceof HTMLElement && focused !== document.activeElement && parent.contains(focused)) focused.focus();
+  if (focused instanceof HTMLElement && focused !== document.activeElement && parent.contains(focused))
+    focused.focus();
 }
 
 /** @param {Node} parent @param {Node[]} wanted */
@@ -69,7 +85,7 @@ function morph(parent, wanted) {
     }
     if (match === at) at = at.nextSibling;
     else parent.insertBefore(match, at);
-    update(match, node);
+    if (!(node instanceof Element && node.hasAttribute("data-as-is"))) update(match, node);
   }
   while (at !== null) {
     const next = at.nextSibling;
@@ -129,7 +145,8 @@ export function drawer(work) {
       asked = false;
       work();
     };
-    if (document.hidden) setTimeout(run, 50); // no frames while nobody looks
+    if (document.hidden)
+      setTimeout(run, 50); // no frames while nobody looks
     else requestAnimationFrame(run);
   };
 }

@@ -21,9 +21,12 @@ export const en = {
   "status.offline": "Offline",
   "status.paused": "Resting",
   "status-help.live": "News arrives at once.",
-  "status-help.polling": "The live connection does not work, so this screen keeps asking the server. No order is missed, and the live connection comes back by itself.",
-  "status-help.reconnecting": "Connecting to the server again. Orders from the gap arrive as soon as it is back.",
-  "status-help.offline": "Check this device's Wi‑Fi and the server's power. What you tap is kept on this device and sent once, in order, when the connection is back.",
+  "status-help.polling":
+    "The live connection does not work, so this screen keeps asking the server. No order is missed, and the live connection comes back by itself.",
+  "status-help.reconnecting":
+    "Connecting to the server again. Orders from the gap arrive as soon as it is back.",
+  "status-help.offline":
+    "Check this device's Wi‑Fi and the server's power. What you tap is kept on this device and sent once, in order, when the connection is back.",
   "status-help.paused": "It connects again when somebody looks.",
   heard: ({ n }) => (n < 1 ? "updated now" : `updated ${n} s ago`),
   "never-heard": "no news yet",
@@ -34,11 +37,13 @@ export const en = {
   "connection-version": "Last confirmed number",
   "connection-unsent": "Unsent actions",
   lost: "The connection to the server is lost.",
-  "lost-help": "You can go on working with what is here: what you tap is kept, and sent when the connection is back. Check the Wi‑Fi.",
+  "lost-help":
+    "You can go on working with what is here: what you tap is kept, and sent when the connection is back. Check the Wi‑Fi.",
   "not-found": "This shop does not exist.",
   "not-found-help": "Check the address, or set the shop up first.",
   locked: "This needs a key",
-  "locked-help": "Open the link that you were given again, or paste its token here. The token may have expired.",
+  "locked-help":
+    "Open the link that you were given again, or paste its token here. The token may have expired.",
   token: "Token",
   "token-keep": "Keep it on this device",
   "token-use": "Open",
@@ -47,12 +52,14 @@ export const en = {
 
   "home.title": "Onda",
   "home.lead": "Orders, on every screen of the restaurant, at once.",
-  "home.what": "A guest orders at the table, the kitchen sees it milliseconds later, and both screens move together until it is served. A confirmed order survives a pulled plug and dead Wi‑Fi.",
+  "home.what":
+    "A guest orders at the table, the kitchen sees it milliseconds later, and both screens move together until it is served. A confirmed order survives a pulled plug and dead Wi‑Fi.",
   "home.board": "Kitchen board",
   "home.board-help": "Accept orders, cook them, send them out.",
   "home.tables": "Table pages",
   "home.tables-help": "See the menu, fill one cart together, order.",
-  "home.token-help": "The links that the server printed at its first start carry a token. From here a page asks for it.",
+  "home.token-help":
+    "The links that the server printed at its first start carry a token. From here a page asks for it.",
   "home.go": "Open another shop",
   "home.store": "Shop",
   "home.open-board": "Open the board",
@@ -119,12 +126,12 @@ export const en = {
   "do.open-table": "Start",
   "done.served": "Order {number} is served",
   "done.rejected": "Order {number} is rejected",
-  "failed": "{what} failed: {why}",
+  failed: "{what} failed: {why}",
 
   "reject.title": "Reject order {number}?",
   "reject.help": "The guests see the reason.",
   "cancel.title": "Cancel order {number}?",
-  "reason": "Reason",
+  reason: "Reason",
   "reason.sold_out": "We ran out of something",
   "reason.too_busy": "Too many orders just now",
   "reason.closing": "We are closing",

@@ -79,17 +79,27 @@ export function ago(ms) {
   return minutes < 60 ? t("ago.minutes", { n: minutes }) : t("ago.hours", { n: Math.floor(minutes / 60) });
 }
 
-/** How long since a server time, at the server's time `now`. @param {string | null} since @param {number} now */
+/**
+ * How long since a server time, at the server's time `now`.
+ * @param {string | null} since
+ * @param {number} now
+ */
 export function age(since, now) {
   return since === null ? 0 : Math.max(0, now - Date.parse(since));
 }
 
-/** Why something was refused, in this language if the code is known. @param {{code: string, detail?: string}} problem */
+/**
+ * Why something was refused, in this language if the code is known.
+ * @param {{code: string, detail?: string}} problem
+ */
 export function refusalText({ code, detail }) {
   return tOr(`refused.${code}`, detail || code);
 }
 
-/** A reason as staff or guests gave it: one of ours by its code, or free text. @param {string | null} reason */
+/**
+ * A reason as staff or guests gave it: one of ours by its code, or free text.
+ * @param {string | null} reason
+ */
 export function reasonText(reason) {
   return reason === null ? "" : tOr(`reason.${reason}`, reason);
 }

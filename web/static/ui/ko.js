@@ -19,9 +19,12 @@ export const ko = {
   "status.offline": "연결 끊김",
   "status.paused": "쉬는 중",
   "status-help.live": "새 소식이 바로 도착합니다.",
-  "status-help.polling": "실시간 연결이 되지 않아 서버에 계속 물어보고 있습니다. 주문은 빠짐없이 도착하며, 실시간 연결은 자동으로 돌아옵니다.",
-  "status-help.reconnecting": "서버와 다시 연결하고 있습니다. 끊긴 동안의 주문은 연결되는 즉시 모두 도착합니다.",
-  "status-help.offline": "이 기기의 Wi‑Fi와 서버 전원을 확인해 주세요. 누른 것은 이 기기에 저장되어 있다가 연결되면 순서대로 한 번만 전송됩니다.",
+  "status-help.polling":
+    "실시간 연결이 되지 않아 서버에 계속 물어보고 있습니다. 주문은 빠짐없이 도착하며, 실시간 연결은 자동으로 돌아옵니다.",
+  "status-help.reconnecting":
+    "서버와 다시 연결하고 있습니다. 끊긴 동안의 주문은 연결되는 즉시 모두 도착합니다.",
+  "status-help.offline":
+    "이 기기의 Wi‑Fi와 서버 전원을 확인해 주세요. 누른 것은 이 기기에 저장되어 있다가 연결되면 순서대로 한 번만 전송됩니다.",
   "status-help.paused": "화면을 보면 다시 연결됩니다.",
   heard: ({ n }) => (n < 1 ? "방금 갱신" : `${n}초 전 갱신`),
   "never-heard": "아직 소식 없음",
@@ -32,7 +35,8 @@ export const ko = {
   "connection-version": "마지막 확인 번호",
   "connection-unsent": "보내지 못한 작업",
   lost: "서버와 연결이 끊겼습니다.",
-  "lost-help": "화면의 내용은 계속 볼 수 있고, 누른 것은 저장했다가 연결되면 보냅니다. Wi‑Fi를 확인해 주세요.",
+  "lost-help":
+    "화면의 내용은 계속 볼 수 있고, 누른 것은 저장했다가 연결되면 보냅니다. Wi‑Fi를 확인해 주세요.",
   "not-found": "이 매장을 찾을 수 없습니다.",
   "not-found-help": "주소를 확인하거나, 매장을 먼저 등록해 주세요.",
   locked: "열쇠가 필요합니다",
@@ -45,12 +49,14 @@ export const ko = {
 
   "home.title": "온다",
   "home.lead": "주문이 온다. 식당의 모든 화면에, 바로.",
-  "home.what": "손님이 테이블에서 주문하면 주방 화면에 몇 밀리초 만에 도착하고, 접수부터 서빙까지 양쪽 화면이 함께 움직입니다. 전원이 나가거나 Wi‑Fi가 끊겨도 확인된 주문은 사라지지 않습니다.",
+  "home.what":
+    "손님이 테이블에서 주문하면 주방 화면에 몇 밀리초 만에 도착하고, 접수부터 서빙까지 양쪽 화면이 함께 움직입니다. 전원이 나가거나 Wi‑Fi가 끊겨도 확인된 주문은 사라지지 않습니다.",
   "home.board": "주방 화면",
   "home.board-help": "들어온 주문을 접수하고, 조리하고, 내보냅니다.",
   "home.tables": "테이블 화면",
   "home.tables-help": "메뉴를 보고, 함께 담고, 주문합니다.",
-  "home.token-help": "서버를 처음 켤 때 출력된 링크에는 토큰이 들어 있습니다. 이 페이지의 링크로 열면 토큰을 물어봅니다.",
+  "home.token-help":
+    "서버를 처음 켤 때 출력된 링크에는 토큰이 들어 있습니다. 이 페이지의 링크로 열면 토큰을 물어봅니다.",
   "home.go": "다른 매장 열기",
   "home.store": "매장",
   "home.open-board": "주방 화면 열기",
@@ -117,12 +123,12 @@ export const ko = {
   "do.open-table": "시작하기",
   "done.served": "{number}번 주문을 서빙 완료했습니다",
   "done.rejected": "{number}번 주문을 거절했습니다",
-  "failed": "{what} 실패: {why}",
+  failed: "{what} 실패: {why}",
 
   "reject.title": "{number}번 주문을 거절할까요?",
   "reject.help": "고른 이유가 손님 화면에 보입니다.",
   "cancel.title": "{number}번 주문을 취소할까요?",
-  "reason": "이유",
+  reason: "이유",
   "reason.sold_out": "재료가 떨어졌습니다",
   "reason.too_busy": "주문이 많아 받을 수 없습니다",
   "reason.closing": "마감 시간입니다",
@@ -237,7 +243,7 @@ export const ko = {
   "t.step.PLACED": "매장 도착",
   "t.step.ACCEPTED": "접수",
   "t.step.COOKING": "조리",
-  "t.step.READY": "완료",
+  "t.step.READY": "준비 완료",
   "t.now.CREATED": "결제를 기다립니다",
   "t.now.PENDING_PAYMENT": "결제를 확인하고 있습니다. 다시 결제하지 마세요.",
   "t.now.PLACED": "매장에 도착했습니다. 접수를 기다립니다.",

@@ -1,8 +1,9 @@
 /**
  * The token of this tab: taken out of the address at once, so that it stays in no history, log or screenshot.
  *
- * Each tab has its own (an owner's board and a table's page may be open in one browser, where cookies would clash),
- * by path, so that following a link within a tab does not hand it on. "Keep" remembers it on this device.
+ * Each tab has its own (an owner's board and a table's page may be open in one browser, where cookies would
+ * clash), by path, so that following a link within a tab does not hand it on. "Keep" remembers it on this
+ * device.
  */
 
 /** @param {string} path */

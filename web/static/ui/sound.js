@@ -6,9 +6,21 @@ import { setSetting, setting } from "./session.js";
 
 /** Notes of each signal: when (s), pitch (Hz), length (s). */
 const SIGNALS = {
-  new: [[0, 784, 0.16], [0.18, 988, 0.16], [0.36, 1319, 0.34]],
-  call: [[0, 1047, 0.12], [0.2, 1047, 0.12], [0.5, 1047, 0.12], [0.7, 1047, 0.2]],
-  late: [[0, 440, 0.25], [0.3, 349, 0.4]],
+  new: [
+    [0, 784, 0.16],
+    [0.18, 988, 0.16],
+    [0.36, 1319, 0.34],
+  ],
+  call: [
+    [0, 1047, 0.12],
+    [0.2, 1047, 0.12],
+    [0.5, 1047, 0.12],
+    [0.7, 1047, 0.2],
+  ],
+  late: [
+    [0, 440, 0.25],
+    [0.3, 349, 0.4],
+  ],
 };
 const REPEAT_MS = 5_000;
 
@@ -58,7 +70,10 @@ export class Sound {
     setSetting("sound", "off");
   }
 
-  /** Play, unless it was played a moment ago: call it as often as there is a reason. @param {Signal} signal */
+  /**
+   * Play, unless it was played a moment ago: call it as often as there is a reason.
+   * @param {Signal} signal
+   */
   repeat(signal) {
     if (Date.now() - (this.#lastAt[signal] ?? 0) >= REPEAT_MS) this.play(signal);
   }
@@ -68,7 +83,8 @@ export class Sound {
     const audio = this.#audio;
     if (audio === null || this.#volume === 0) return;
     this.#lastAt[signal] = Date.now();
-    for (const [at, pitch, length] of SIGNALS[signal]) this.#note(audio, audio.currentTime + at, pitch, length);
+    for (const [at, pitch, length] of SIGNALS[signal])
+      this.#note(audio, audio.currentTime + at, pitch, length);
   }
 
   /** @param {AudioContext} audio @param {number} at @param {number} pitch @param {number} length */

@@ -49,7 +49,8 @@ export function toast(text, { kind = "plain", act } = {}) {
 }
 
 /**
- * Show a modal dialog until it is answered. Resolves to the `value` of the button that was pressed, and null for Escape.
+ * Show a modal dialog until it is answered. Resolves to the `value` of the button that was pressed, and null
+ * for Escape.
  * @param {object} options
  * @param {string} options.title
  * @param {any[]} options.body
@@ -64,7 +65,13 @@ export function ask({ title, body, buttons, look = "", ready }) {
     const row = buttons.map(({ value, label, kind = "plain" }) =>
       h("button", { type: "submit", value, class: kind, formnovalidate: value === "no" }, label),
     );
-    const form = h("form", { method: "dialog" }, heading, h("div", { class: "dialog-body" }, body), h("div", { class: "row end" }, row));
+    const form = h(
+      "form",
+      { method: "dialog" },
+      heading,
+      h("div", { class: "dialog-body" }, body),
+      h("div", { class: "row end" }, row),
+    );
     const dialog = h("dialog", { class: look, "aria-labelledby": "dialog-title" }, form);
     document.body.append(dialog);
     dialog.addEventListener("close", () => {
@@ -123,5 +130,9 @@ export function panel(id, content) {
 }
 
 function closeButton() {
-  return h("button", { type: "button", class: "quiet square", "data-act": "close", "aria-label": t("close") }, icon("cross"));
+  return h(
+    "button",
+    { type: "button", class: "quiet square", "data-act": "close", "aria-label": t("close") },
+    icon("cross"),
+  );
 }

@@ -1,5 +1,6 @@
 /**
- * Keeps the screen on while the page is looked at, where the browser can (over https, or on this device itself).
+ * Keeps the screen on while the page is looked at, where the browser can (over https, or on this device
+ * itself).
  */
 
 export function stayAwake() {
