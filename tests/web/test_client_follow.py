@@ -143,9 +143,9 @@ async def test_a_stream_that_stops_talking_is_left():
 
 async def test_pings_keep_a_stream():
     """A stream with nothing but pings stays."""
-    async with followed(Pace(retry_first_s=0.01, answer_s=2, silence_s=0.2)) as (fake, feed):
+    async with followed(Pace(retry_first_s=0.01, answer_s=2, silence_s=0.4)) as (fake, feed):
         await feed.wait(lambda feed: feed.status == "live")
-        until = trio.current_time() + 0.5
+        until = trio.current_time() + 0.8
         while trio.current_time() < until:
             await fake.ping()
             await trio.sleep(0.02)
