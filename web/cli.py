@@ -16,7 +16,7 @@ import trio
 
 from engine import Config, load
 from engine.errors import ConfigError, LogCorrupt, LogFailed, LogLocked, LogTooNew, OndaError
-from web import cli_check, cli_log, cli_serve, cli_token
+from web import cli_check, cli_log, cli_token
 from web.logs import configure_logs
 from web.openapi import installed_version
 
@@ -59,6 +59,8 @@ def cli() -> None:
 @_file
 def serve(file: str | None, no_demo: bool, open_: bool | None, **options: Any) -> None:
     """Serve until SIGTERM or SIGINT."""
+    from web import cli_serve  # here, as other commands need not wait for Quart and Hypercorn to load
+
     for name, what in LATER.items():
         if options.pop(name):
             raise ConfigError(f"--{name}: {what} is not in this version")
@@ -74,6 +76,8 @@ def serve(file: str | None, no_demo: bool, open_: bool | None, **options: Any) -
 @click.option("--port", type=int, help="Port in the links.")
 def demo(file: str | None, **options: Any) -> None:
     """Make the demo shop 온다 분식, and print links to it."""
+    from web import cli_serve
+
     config = _load(file, **options)
     configure_logs(as_json=config.log_json)
     trio.run(cli_serve.demo, config)

@@ -12,17 +12,6 @@ from tests.web.site import running, set_up, token
 from web.logs import configure_logs, hide
 
 
-@pytest.fixture(autouse=True)
-def _restore_logs() -> object:
-    """Put logging back as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield None
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
-
-
 async def test_no_token_reaches_the_access_log(capfd: pytest.CaptureFixture[str]) -> None:
     """With the access log on there is one line per answer, and its token is hidden."""
     configure_logs(as_json=True)
