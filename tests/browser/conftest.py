@@ -63,7 +63,7 @@ def context(chromium: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def guests(chromium: Browser) -> Iterator[BrowserContext]:
-    """Another profile, on another device: the tab of one that is behind the other's draws once a second."""
+    """Another profile, on another device: a tab behind another one draws once a second."""
     yield from _profile(chromium)
 
 
@@ -85,17 +85,25 @@ def fake() -> Iterator[FakeServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def tab(chromium: Browser) -> Iterator[Page]:
+    """One tab for all tests of the client: each test's server is an origin with its own storage."""
+    profile = _profile(chromium)
+    context = next(profile)
+    yield in_browser(context.new_page)
+    next(profile, None)
+
+
 @pytest.fixture
-def page(context: BrowserContext, fake: FakeServer) -> Page:
+def page(tab: Page, fake: FakeServer) -> Page:
     """A blank page of the fake server with the client as `onda`, and `follow()` to open its feed."""
-    return in_browser(lambda: blank_page(context, fake))
+    in_browser(lambda: show_blank(tab, fake))
+    return tab
 
 
-def blank_page(context: BrowserContext, fake: FakeServer) -> Page:
-    page = context.new_page()
+def show_blank(page: Page, fake: FakeServer) -> None:
     page.goto(fake.url)
     page.evaluate(SETUP)
-    return page
 
 
 @pytest.fixture(scope="session")

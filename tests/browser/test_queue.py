@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.browser.conftest import SETUP
+from tests.browser.conftest import show_blank
 
 pytestmark = pytest.mark.browser
 
@@ -196,8 +196,7 @@ def test_a_reload_keeps_what_is_unsent(page, fake):
     page.evaluate("() => { follow(); for (const n of ['one', 'two', 'three']) client.send(n); }")
     fake.wait_for(lambda: len(fake.commands()) >= 2)
     tried = {seen.headers["idempotency-key"] for seen in fake.commands()}
-    page.reload()
-    page.evaluate(SETUP)
+    show_blank(page, fake)
     page.evaluate("() => void follow()")
     unsent(page, 3)
     with fake.changed:
@@ -209,11 +208,10 @@ def test_a_reload_keeps_what_is_unsent(page, fake):
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_several_tabs_send_each_command_once(page, fake, context, locks):
+def test_several_tabs_send_each_command_once(page, fake, locks):
     """Two tabs share one queue: one sender at a time, with Web Locks and without."""
-    other = context.new_page()
-    other.goto(fake.url)
-    other.evaluate(SETUP)
+    other = page.context.new_page()
+    show_blank(other, fake)
     for tab in (page, other):
         if not locks:
             tab.evaluate("() => Object.defineProperty(navigator, 'locks', {value: undefined})")
@@ -235,6 +233,7 @@ def test_several_tabs_send_each_command_once(page, fake, context, locks):
         assert seen == sorted(seen)
     page.wait_for_function("() => log.filter((l) => l[0] === 'sent').length === 10")
     assert sum(1 for sent in logged(page, "sent") if sent["mine"]) == 5
+    other.close()
 
 
 def test_two_people_at_one_browser_do_not_share_a_queue(page, fake):

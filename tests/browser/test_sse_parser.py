@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import blank_page, in_browser
+from tests.browser.conftest import in_browser, show_blank
 from tests.browser.fake_server import FakeServer
 
 pytestmark = pytest.mark.browser
@@ -36,12 +36,11 @@ ALL_CUTS = """(bytes) => {
 
 
 @pytest.fixture(scope="module")
-def page(chromium):
+def page(tab):
     """One page for all of these tests: they leave nothing behind."""
     with FakeServer() as server:
-        page = in_browser(lambda: blank_page(chromium.new_context(), server))
-        yield page
-        in_browser(page.context.close)
+        in_browser(lambda: show_blank(tab, server))
+        yield tab
 
 
 def parse(page, text, cuts=()):
