@@ -146,16 +146,18 @@ class Connection(TCPServer):
             await super().protocol_send(event)
 
     @property
-    def _http(self) -> h11.Connection | H11WSConnection | None:
-        protocol = self.protocol.protocol
-        return protocol.connection if isinstance(protocol, H11Protocol) else None
+    def _http(self) -> h11.Connection | H11WSConnection:
+        assert isinstance(self.protocol.protocol, H11Protocol)
+        return self.protocol.protocol.connection
 
     async def _read_data(self) -> None:
         """Read until the client ends; a head that has begun must be complete in time."""
+        assert isinstance(self.protocol.protocol, H11Protocol)
+        self.protocol.protocol._check_protocol = _stay_with_http_1  # type: ignore[method-assign, assignment]
         with suppress(*_GONE):
             while data := await self.stream.receive_some(MAX_RECV):
                 await self.protocol.handle(RawData(data))
-                if self._idle and not self._head_begun and self._http and self._http.trailing_data[0]:
+                if self._idle and not self._head_begun and self._http.trailing_data[0]:
                     self._head_begun = True
                     await self.idle_task.restart(
                         self._task_group, partial(self._abort_after, self._head_timeout_s)
@@ -167,6 +169,10 @@ class Connection(TCPServer):
     async def _abort_after(self, seconds: float) -> None:
         await trio.sleep(seconds)
         self.stream.abort()
+
+
+async def _stay_with_http_1(_request: h11.Request) -> None:
+    """Ignore what asks for HTTP/2 (RFC 9110 §7.8): its streams would pass by our bounds per connection."""
 
 
 def tune(sock: trio.socket.SocketType, send_timeout_s: float, send_buffer_bytes: int) -> None:

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trio
 
+from engine.errors import LogFailed
+from engine.log.wal import Wal
 from tests.web.process import ROOT, onda, serving
 from tests.web.site import SECRET, token
 from web import cli
@@ -94,7 +97,8 @@ def test_it_stops_in_time_with_stalled_readers(tmp_path: Path) -> None:
     env = {"ONDA_SEND_BUFFER_BYTES": "4096"}
     with serving(tmp_path, env=env) as server:
         port = int(server.url.rpartition(":")[2])
-        head = f"GET /v1/stores/demo/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token('service')}\r\n\r\n"
+        head = "GET /v1/stores/demo/stream HTTP/1.1\r\nhost: x\r\n"
+        head += f"authorization: Bearer {token('service')}\r\n\r\n"
         stalled = [socket.create_connection(("127.0.0.1", port)) for _ in range(30)]
         try:
             for connection in stalled:
@@ -305,6 +309,24 @@ def test_a_stop_that_hangs_ends_hard_with_a_line() -> None:
     )
     assert done.returncode == 70
     assert done.stderr == "onda: did not stop in time; ended hard, the next start recovers from the log\n"
+
+
+def test_a_disk_that_fails_ends_the_process(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot go on, says why in a line, and the next start reads the truth from the disk."""
+
+    async def wait_failed(_log: Wal) -> LogFailed:
+        await trio.sleep(0.3)
+        return LogFailed("the disk does not answer")
+
+    monkeypatch.setattr(Wal, "wait_failed", wait_failed)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["serve", "--port", "0", "--data", str(tmp_path)])
+    assert left.value.code == 6
+    said = capfd.readouterr()
+    assert "listening on" in said.out
+    assert said.err.endswith("onda: the disk does not answer\n")
 
 
 def test_every_command_has_a_text() -> None:

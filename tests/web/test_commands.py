@@ -1,4 +1,4 @@
-"""Commands over HTTP: the answer, every refusal with its status, idempotency, and carts that settle elsewhere."""
+"""Commands over HTTP: the answer, every refusal with its status, idempotency, and carts settled elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests.web.site import Running, order, running, set_up, token
 from web import commands
 
 ORDER = "/v1/stores/s1/create-order"
-RAMEN = {"lines": [{"product": "ramen", "quantity": 1}]}
+ONE = {"product": "ramen", "quantity": 1}
+RAMEN = {"lines": [ONE]}
 
 
 async def test_the_answer_has_cursor_envelopes_and_result(shop: Running) -> None:
@@ -51,16 +52,19 @@ async def test_nothing_to_do_is_200_without_events(shop: Running) -> None:
 
 
 JSON = {"content-type": "application/json"}
+KEY = "idempotency-key"
 BAD_REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "no JSON": ({"content": b"{", "headers": JSON}, 400, "malformed", ""),
     "no object": ({"json": []}, 400, "malformed", "object"),
     "missing field": ({"json": {}}, 400, "malformed", "lines"),
     "unknown field": ({"json": {**RAMEN, "tip": 1}}, 400, "malformed", "tip"),
-    "wrong type": ({"json": {"lines": [{"product": "ramen", "quantity": "1"}]}}, 400, "malformed", "quantity"),
-    "out of bounds": ({"json": {"lines": [{"product": "ramen", "quantity": 0}]}}, 400, "malformed", "quantity"),
+    "wrong type": ({"json": {"lines": [{**ONE, "quantity": "1"}]}}, 400, "malformed", "quantity"),
+    "out of bounds": ({"json": {"lines": [{**ONE, "quantity": 0}]}}, 400, "malformed", "quantity"),
     "not UTF-8": ({"content": b'{"lines":"\xff"}', "headers": JSON}, 400, "malformed", ""),
     "nested deeply": ({"content": b'{"lines":' + b"[" * 9000, "headers": JSON}, 400, "malformed", ""),
-    "a text body": ({"content": b"{}", "headers": {"content-type": "text/plain"}}, 415, "unsupported_media_type", ""),
+    "a text body": (
+        {"content": b"{}", "headers": {"content-type": "text/plain"}}, 415, "unsupported_media_type", ""
+    ),
     "no content type": ({"content": json.dumps(RAMEN)}, 415, "unsupported_media_type", ""),
     "another charset": (
         {"content": b"{}", "headers": {"content-type": "application/json; charset=euc-kr"}},
@@ -69,9 +73,9 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "compressed": (
         {"content": b"{}", "headers": {**JSON, "content-encoding": "gzip"}}, 415, "unsupported_media_type", ""
     ),
-    "an empty key": ({"json": RAMEN, "headers": {"idempotency-key": ""}}, 400, "malformed", "Idempotency-Key"),
-    "a long key": ({"json": RAMEN, "headers": {"idempotency-key": "k" * 256}}, 400, "malformed", "Idempotency-Key"),
-    "a key with a blank": ({"json": RAMEN, "headers": {"idempotency-key": "a b"}}, 400, "malformed", "Idempotency-Key"),
+    "an empty key": ({"json": RAMEN, "headers": {KEY: ""}}, 400, "malformed", "Idempotency-Key"),
+    "a long key": ({"json": RAMEN, "headers": {KEY: "k" * 256}}, 400, "malformed", "Idempotency-Key"),
+    "a key with a blank": ({"json": RAMEN, "headers": {KEY: "a b"}}, 400, "malformed", "Idempotency-Key"),
     "too large": ({"content": b" " * ((1 << 20) + 1), "headers": JSON}, 413, "too_large", ""),
     "unknown product": ({"json": {"lines": [{"product": "x", "quantity": 1}]}}, 422, "unknown_product", ""),
     "sold out": ({"json": {"lines": [{"product": "cola", "quantity": 9}]}}, 422, "sold_out", ""),
@@ -246,7 +250,7 @@ ENGINE_ERRORS = [
 async def test_each_error_of_the_engine_has_its_status(
     shop: Running, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, code: str
 ) -> None:
-    """Whatever the engine says goes out as a problem; what can be tried again says when; a fault shows no trace."""
+    """What the engine says goes out as a problem; what may be tried again says when; no trace is shown."""
 
     async def ask(*_args: object, **_options: object) -> Answer:
         raise error

@@ -88,7 +88,8 @@ async def test_a_body_that_does_not_come_is_408(monkeypatch: pytest.MonkeyPatch)
     """The promise of a body holds a connection only so long."""
     monkeypatch.setattr(web_app, "BODY_S_MAX", 0.2)
     async with running() as site, await site.connect() as stream:
-        head = b"POST /v1/stores/s1/open-store HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\nconnection: close\r\n\r\n{"
+        head = b"POST /v1/stores/s1/open-store HTTP/1.1\r\nhost: x\r\n"
+        head += b"content-length: 5\r\nconnection: close\r\n\r\n{"
         assert (await talk(stream, head)).startswith(b"HTTP/1.1 408 ")
 
 
@@ -135,6 +136,22 @@ async def test_absolute_addresses_and_http_1_0_work() -> None:
             assert (await talk(stream, said)).startswith(b"HTTP/1.1 200 ")
         async with await site.connect() as stream:
             assert (await talk(stream, b"GET /healthz HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        GET[:-2]
+        + b"connection: upgrade, http2-settings, close\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+async def test_http_2_is_not_spoken(said: bytes) -> None:
+    """Who asks for it gets HTTP/1.1."""
+    async with running() as site, await site.connect() as stream:
+        heard = await talk(stream, said)
+    assert heard.startswith(b"HTTP/1.1 ")
+    assert not heard.startswith(b"HTTP/1.1 101")
 
 
 async def test_a_stalled_reader_is_cut_and_bounded() -> None:

@@ -28,7 +28,7 @@ async def test_snapshots_then_events_of_all(shop: Running) -> None:
 
 @pytest.mark.parametrize("how", ["header", "query", "reordered", "one each"])
 async def test_going_on_from_a_cursor_misses_nothing(shop: Running, how: str) -> None:
-    """The composite cursor works in the header and the query, whatever the order of feeds; so do single ones."""
+    """The composite cursor works in header and query, whatever the order of feeds; so do single ones."""
     async with shop.client("service") as client:
         async with listening(client, FEEDS) as stream:
             while not isinstance(moved := await stream.next(), Moved):
