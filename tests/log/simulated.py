@@ -89,17 +89,21 @@ async def scenario(disk: SimulatedDisk, journal: Journal, seed: int, **options: 
             for stream in STREAMS:
                 nursery.start_soon(act, wal, stream, appends)
 
+    async def look(wal: Wal) -> None:
+        await journal.check(wal)
+        versions.update(journal.versions())
+
     try:
-        async with open_log(disk, **options) as wal:
+        async with open_log(disk, acked_floor=journal.acked, **options) as wal:
+            await look(wal)
             await act_all(wal, 5)
             await trio.sleep(0.3)
-            await wal.read(wal.head // 2)
+            await wal.read(wal.head // 2 + wal.first // 2)
             journal.trimmed = max(journal.trimmed, wal.head - 3)
             await wal.trim(journal.trimmed)
             await act_all(wal, 2)
-        async with open_log(disk, **options) as wal:
-            await journal.check(wal)
-            versions.update(journal.versions())
+        async with open_log(disk, acked_floor=journal.acked, **options) as wal:
+            await look(wal)
             await act_all(wal, 1)
     except OndaError as error:
         if not isinstance(error, LogFailed):
