@@ -2,7 +2,7 @@
 
     import trio
     from engine import Config, open_node
-    from engine.domain.store import ConfigureStore
+    from engine.commands import ConfigureStore
 
     async def main():
         async with open_node(Config(data="shop")) as node:
@@ -11,7 +11,7 @@
 
     trio.run(main)
 
-What is listed in `__all__`, the commands in `engine.domain` and the errors in `engine.errors` are public.
+What is listed in `__all__`, the commands in `engine.commands` and the errors in `engine.errors` are public.
 """
 
 from engine.answers import Answer

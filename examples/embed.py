@@ -13,9 +13,7 @@ import msgspec
 import trio
 
 from engine import Config, Frame, open_node
-from engine.domain.store.menu import PutProduct
-from engine.domain.store.orders import CreateOrder, Wish
-from engine.domain.store.shop import ConfigureStore, OpenStore
+from engine.commands import ConfigureStore, CreateOrder, OpenStore, PutProduct, Wish
 
 SHOP = "store:corner"
 OWNER = "owner:kim"

@@ -1,0 +1,53 @@
+"""The commands that programs send, in one place; the docstring of each says what it does."""
+
+from engine.domain.product import Choice, Option
+from engine.domain.store.cancelling import CancelLine, CancelOrder, RejectOrder
+from engine.domain.store.kitchen import (
+    AcceptOrder,
+    MarkItemReady,
+    MarkReady,
+    MarkServed,
+    RecallOrder,
+    StartCooking,
+)
+from engine.domain.store.menu import AdjustStock, PutProduct, SetSoldOut
+from engine.domain.store.orders import CreateOrder, Destination, Wish
+from engine.domain.store.shop import CloseStore, ConfigureStore, OpenStore, PauseOrders, ResumeOrders
+from engine.domain.table.calls import AnswerCall, CallStaff
+from engine.domain.table.cart import AddToCart, ChangeQuantity, RemoveFromCart, SubmitCart
+from engine.domain.table.sitting import CloseTable, OpenTable
+from engine.domain.user import Notify
+
+__all__ = [
+    "AcceptOrder",
+    "AddToCart",
+    "AdjustStock",
+    "AnswerCall",
+    "CallStaff",
+    "CancelLine",
+    "CancelOrder",
+    "ChangeQuantity",
+    "Choice",
+    "CloseStore",
+    "CloseTable",
+    "ConfigureStore",
+    "CreateOrder",
+    "Destination",
+    "MarkItemReady",
+    "MarkReady",
+    "MarkServed",
+    "Notify",
+    "OpenStore",
+    "OpenTable",
+    "Option",
+    "PauseOrders",
+    "PutProduct",
+    "RecallOrder",
+    "RejectOrder",
+    "RemoveFromCart",
+    "ResumeOrders",
+    "SetSoldOut",
+    "StartCooking",
+    "SubmitCart",
+    "Wish",
+]
