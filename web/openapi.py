@@ -95,7 +95,7 @@ def _command_path(kind: str, name: str, type_: type[Command], names: list[str], 
     operation = {
         "operationId": f"{kind}-{name}",
         "tags": [kind],
-        "summary": text.partition("\n")[0],
+        "summary": " ".join(text.split()).partition(". ")[0].rstrip("."),
         "description": f"{text}\n\nFor: {roles}.",
         "parameters": [*in_path(names), key],
         "requestBody": {"required": needed, "content": {"application/json": {"schema": body}}},
