@@ -44,6 +44,9 @@ class Log(Protocol):
             UnknownOutcome: the log failed while this was under way, or had failed before.
         """
 
+    async def wait_room(self) -> None:
+        """Wait until less than half of what may wait is waiting; returns at once when appends are refused."""
+
     async def read(self, after: int, bytes_max: int = 1 << 20) -> list[tuple[int, Entry]]:
         """Return durable entries with position > `after`, in order: at least one, about `bytes_max`.
 

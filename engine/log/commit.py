@@ -117,6 +117,7 @@ class GroupCommit:
         self._closing = False
         self._refusal: type[OndaError] | None = ReadOnly
         self._idle = trio.Event()
+        self._room = trio.Event()
         self.writer: SegmentWriter | None = None
         self.head = head
         self.failure: LogFailed | None = None
@@ -169,6 +170,16 @@ class GroupCommit:
         waiting.task = current_task()
         position: int = await wait_task_rescheduled(waiting.abandon)
         return position
+
+    async def wait_room(self) -> None:
+        """See `engine.log.Log.wait_room`. Who is woken looks again: others may have filled it up."""
+        while (
+            2 * self._queue_entries >= self._limits.queue_entries_max
+            or 2 * self._queue_bytes >= self._limits.queue_bytes_max
+        ):
+            if self._room.is_set():
+                self._room = trio.Event()
+            await self._room.wait()
 
     def seal(self, flags: int) -> None:
         """Begin to write a frame without entries, if nothing else is going on and there is none yet."""
@@ -260,6 +271,7 @@ class GroupCommit:
             self._queue_entries -= len(waiting.entries)
             batch.append(waiting)
         self._queue_bytes -= bytes_max - left
+        self._room.set()
         return batch
 
     def _submit(self, batch: list[_Append], flags: int, *, roll: bool = False) -> None:
@@ -341,6 +353,7 @@ class GroupCommit:
         self._batch = []
         self._queue.clear()
         self._queue_entries = self._queue_bytes = 0
+        self._room.set()
         for waiting in settled:
             waiting.settle(outcome.Error(error()))
         self._idle.set()

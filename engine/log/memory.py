@@ -49,7 +49,7 @@ class MemoryLog:
             position = self._commit(entries)
             await trio.lowlevel.checkpoint()
             return position
-        if sum(len(held.entries) for held in self._held) + len(entries) > QUEUE_ENTRIES_MAX:
+        if self._waiting + len(entries) > QUEUE_ENTRIES_MAX:
             raise Overloaded
         self._heads.advance(entries)
         held = _Held(entries)
@@ -58,6 +58,15 @@ class MemoryLog:
         if held.position is None:
             raise UnknownOutcome
         return held.position
+
+    async def wait_room(self) -> None:
+        """See `engine.log.Log.wait_room`."""
+        while self._held and 2 * self._waiting >= QUEUE_ENTRIES_MAX:
+            await self._held[0].settled.wait()
+
+    @property
+    def _waiting(self) -> int:
+        return sum(len(held.entries) for held in self._held or ())
 
     async def read(self, after: int, bytes_max: int = 1 << 20) -> list[tuple[int, Entry]]:
         """See `engine.log.Log.read`."""

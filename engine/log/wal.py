@@ -108,6 +108,10 @@ class Wal:
         """See `engine.log.Log.append`; none, or more than `append_bytes_max`, is a `ValueError`."""
         return self._commit.append(entries)
 
+    def wait_room(self) -> Coroutine[Any, Any, None]:
+        """See `engine.log.Log.wait_room`."""
+        return self._commit.wait_room()
+
     async def read(self, after: int, bytes_max: int = 1 << 20) -> list[tuple[int, Entry]]:
         """See `engine.log.Log.read`; one chunk ends with its segment.
 
