@@ -201,6 +201,7 @@ def _copy_database(source: str, target: str) -> None:
         contextlib.closing(sqlite3.connect(target)) as new,
     ):
         old.backup(new)
+        new.execute("PRAGMA journal_mode = DELETE")  # one plain file, also readable where nobody may write
         verdict = new.execute("PRAGMA quick_check").fetchone()[0]
     if verdict != "ok":
         raise LogCorrupt(source, 0, f"the database is damaged: {verdict}")

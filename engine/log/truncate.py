@@ -100,12 +100,17 @@ def _segment_of(folder: str, position: int, disk: Disk) -> tuple[SegmentHeader, 
 def _walk(path: str, header: SegmentHeader, data: bytes, position: int) -> Mark:
     """Return the end of the last frame whose entries are all at or before `position`."""
     end, chain = Mark(HEADER_BYTES, frames.start_chain(header))
+    why = "the segment after this one is missing"
     while True:
         frame = frames.parse_frame(data, end, header.segment_bytes, header.align, chain)
         if not isinstance(frame, Frame):
-            if chain.position < position:
-                raise LogCorrupt(path, end, f"{frame.value} after position {chain.position}")
-            return Mark(end, chain)
-        if frame.chain.position > position or frame.flags & frames.ROLLED:
+            why = frame.value
+            break
+        if frame.flags & frames.ROLLED:
+            break
+        if frame.chain.position > position:
             return Mark(end, chain)
         end, chain = frame.end, frame.chain
+    if chain.position < position:
+        raise LogCorrupt(path, end, f"{why}: it cannot be read beyond position {chain.position}")
+    return Mark(end, chain)

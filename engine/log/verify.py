@@ -155,7 +155,6 @@ class _Reading:
                 self._heads.advance([entry])
             except Conflict as error:
                 self._note(frame.offset, error.detail, position, position)
-                self._heads.note(entry.stream, entry.version)
 
     def _end(self, last: Scan) -> None:
         self._report.clean = (last.flags & frames.CLEAN) != 0
@@ -165,6 +164,7 @@ class _Reading:
 
     def _note(self, offset: int, why: str, first: int, last: int | None) -> None:
         self._report.damage.append(Damage(self._path, offset, why, first, last))
+        self._heads = Heads(complete=False)  # versions behind a hole have nothing to follow
 
 
 def _resume(header: SegmentHeader, data: bytes, offset: int) -> Mark | None:
