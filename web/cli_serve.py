@@ -13,10 +13,10 @@ import trio
 from engine import Config, open_node
 from engine.clock import SystemClock
 from engine.errors import LogLocked
-from web.auth import load_secret
 from web.demo import demo_links, make_demo
 from web.server import open_server
 from web.site import make_site
+from web.tokens import load_secret
 
 STOP_S = 4.9
 """From the signal to the end of the process; then it ends the hard way."""
@@ -38,8 +38,7 @@ async def serve(config: Config) -> None:
                     _log.warning("serving without tokens: whoever reaches this machine is the owner")
                 if config.demo:
                     await make_demo(node)
-                for url in server.urls:
-                    print(f"listening on {url}", flush=True)
+                print(f"listening on {server.url}", flush=True)
                 if config.demo:
                     _print_links(server.url, site.gate.secret)
                 await stopping.wait()
@@ -87,5 +86,6 @@ async def demo(config: Config) -> None:
 
 
 def _print_links(url: str, secret: str) -> None:
+    url = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
     for link in demo_links(url, secret, SystemClock()):
         print(f"  {link.what:10} {link.url}", flush=True)

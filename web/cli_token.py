@@ -8,9 +8,9 @@ from pathlib import Path
 from engine import Config
 from engine.clock import SystemClock
 from engine.errors import ConfigError
-from web.auth import load_secret, make_token, read_token
 from web.messages import Problem
 from web.revoked import add_revoked
+from web.tokens import load_secret, make_token, read_token
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

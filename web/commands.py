@@ -11,10 +11,10 @@ import trio
 from engine import Answer, Cursor, Frame, Node, codec
 from engine.domain.contract import Command, Outcome
 from engine.errors import Lagging, Stopping, UnknownOutcome
-from web.auth import Identity
 from web.messages import Headers, Problem, Request, Response, json_response
 from web.rights import check_send
 from web.site import FeedPath, Site
+from web.tokens import Identity
 
 ASK_S_MAX = 10.0
 """How long a command may take before its caller is told that the outcome is unknown."""

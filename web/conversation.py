@@ -33,13 +33,13 @@ from engine import Subscription
 from engine.domain.times import to_text
 from engine.errors import Crashed, Lagging, Malformed, OndaError, Stopping
 from web import commands, wire
-from web.auth import Identity
 from web.commands import Refusal
 from web.ending import Ending
 from web.messages import Problem
 from web.reading import read_cursor
 from web.site import Site, check_feed, parse_feed
 from web.streaming import FEEDS_MAX
+from web.tokens import Identity
 
 MESSAGE_BYTES_MAX = (1 << 20) + 4096
 """A command's body and what is around it."""

@@ -8,7 +8,7 @@ import msgspec
 
 from engine import Node, codec
 from engine.clock import Clock
-from web.auth import make_token
+from web.tokens import make_token
 
 STORE = "demo"
 TABLES = ("1", "2", "3", "4", "5", "6")

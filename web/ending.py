@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from web.auth import Identity
 from web.site import Site
+from web.tokens import Identity
 
 
 class Ending:

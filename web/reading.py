@@ -8,9 +8,9 @@ import trio
 
 from engine import Cursor, Frame, Snapshot, Subscription
 from engine.errors import Lagging, Stopping
-from web.auth import Identity
 from web.messages import Problem, Request, Response, json_response
 from web.site import FeedPath, Site
+from web.tokens import Identity
 
 WAIT_S_MAX = 30
 LIMIT_MAX = 1000
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?\Z", re.ASCII)
 
 
 async def sync(site: Site, who: Identity, feed: FeedPath, request: Request) -> Response:
-    """Answer one GET; see `docs/api.md` for the three shapes of the body.
+    """Answer one GET: with a snapshot, a delta, or a snapshot that says why it is one (`reset`).
 
     Raises:
         Problem: `malformed`: a parameter that cannot be read.

@@ -7,8 +7,8 @@ one's own?) is decided there, from who sent the command.
 from __future__ import annotations
 
 from engine.domain.contract import Command
-from web.auth import Identity
 from web.messages import Problem
+from web.tokens import Identity
 
 
 def may_read(who: Identity, kind: str, ids: tuple[str, ...]) -> bool:

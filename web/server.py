@@ -46,7 +46,7 @@ class Server:
 
     def __init__(self, site: Site, app: QuartTrio, listeners: list[trio.SocketListener]) -> None:
         self.site = site
-        self.urls = [_url(listener) for listener in listeners]
+        self.url = _url(site.config.host, listeners[0])
         self._config = site.config
         self._listeners = listeners
         self._app = wrap_app(app, 0, "asgi")
@@ -57,10 +57,6 @@ class Server:
         self._accepting = trio.CancelScope()
         self._empty = trio.Event()
         self._leaving = 0
-
-    @property
-    def url(self) -> str:
-        return self.urls[0]
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Accept until told to stop."""
@@ -203,8 +199,8 @@ async def _listen(config: Config) -> list[trio.SocketListener]:
     return listeners
 
 
-def _url(listener: trio.SocketListener) -> str:
-    host, port = listener.socket.getsockname()[:2]
+def _url(host: str, listener: trio.SocketListener) -> str:
+    port = listener.socket.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from engine import MEMORY, Config, Node
 from engine.records import ID, stream_name
-from web.auth import Gate, Identity, load_secret
+from web.auth import Gate
 from web.messages import Problem
 from web.revoked import Revoked
 from web.rights import may_read
+from web.tokens import Identity, load_secret
 
 KINDS = {"stores": ("store", 1), "tables": ("table", 2), "users": ("user", 1)}
 """First part of a feed's path -> kind of stream, and how many ids its name has."""

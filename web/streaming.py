@@ -15,12 +15,12 @@ from engine import Cursor
 from engine.domain.times import to_text
 from engine.errors import Lagging, Stopping
 from web import wire
-from web.auth import Identity
 from web.ending import Ending
 from web.messages import Headers, Problem, Request, Response
 from web.reading import read_cursor
 from web.site import FeedPath, Site, check_feed, parse_feed
 from web.sources import OneFeed, Source, open_many
+from web.tokens import Identity
 
 WRITE_BYTES_MAX = 64 * 1024
 """Blocks are joined into one write up to this; one block may be larger."""

@@ -17,9 +17,10 @@ from engine.clock import SystemClock
 from engine.errors import ConfigError
 from tests.web.site import SECRET, Running, running, set_up, token
 from web import rights
-from web.auth import Gate, Identity, load_secret, make_token, read_token
+from web.auth import Gate
 from web.messages import Problem, Request
 from web.revoked import Revoked, add_revoked
+from web.tokens import Identity, load_secret, make_token, read_token
 
 SYNC = "/v1/stores/s1/sync"
 
@@ -62,6 +63,7 @@ BAD = {
     "store is a star": jwt.encode({"sub": "kim", "role": "owner", "store": "*", "exp": 4e9}, SECRET),
     "table without table": jwt.encode({"sub": "kim", "role": "table", "store": "s1", "exp": 4e9}, SECRET),
     "claims of another kind": jwt.encode({"sub": ["kim"], "role": "service", "exp": 4e9}, SECRET),
+    "exp is endless": jwt.encode({"sub": "kim", "role": "service", "exp": float("inf")}, SECRET),
     "exp is text": jwt.encode({"sub": "kim", "role": "service", "exp": "later"}, SECRET),
     "another algorithm": jwt.encode({"sub": "kim", "role": "service", "exp": 4e9}, SECRET, algorithm="HS512"),
     "no token at all": "Kimchi",

@@ -22,6 +22,7 @@ from tests.web.process import ROOT, onda, serving
 from tests.web.site import SECRET, token
 from web import cli
 
+slow = pytest.mark.slow
 SECRETLESS = {"ONDA_SECRET": ""}
 
 
@@ -31,6 +32,7 @@ def ask(url: str, path: str, **options: object) -> httpx.Response:
     return httpx.request("POST" if "json" in options else "GET", url + path, headers=headers, **options)  # type: ignore[arg-type]
 
 
+@slow
 def test_the_first_start_makes_the_demo_shop_and_its_links_work(tmp_path: Path) -> None:
     """A fresh folder: the shop, its links with tokens, a secret of its own; SIGTERM ends it in order."""
     with serving(tmp_path, env=SECRETLESS) as server:
@@ -69,6 +71,7 @@ def wait_said(server: object, word: str) -> list[str]:
     return [line.strip() for line in server.said]  # type: ignore[attr-defined]
 
 
+@slow
 def test_a_second_start_has_everything_and_makes_nothing(tmp_path: Path) -> None:
     """Orders are there after a restart, also one by force; the cursor still resumes."""
     with serving(tmp_path) as server:
@@ -92,6 +95,7 @@ def test_no_demo_makes_none(tmp_path: Path) -> None:
     assert not any("token=" in line for line in server.said)
 
 
+@slow
 def test_it_stops_in_time_with_stalled_readers(tmp_path: Path) -> None:
     """Clients that hold streams and read nothing do not delay the end; the log is closed in order."""
     env = {"ONDA_SEND_BUFFER_BYTES": "4096"}
@@ -115,6 +119,7 @@ def test_it_stops_in_time_with_stalled_readers(tmp_path: Path) -> None:
     assert onda("verify", "--data", str(tmp_path)).stdout.rstrip().endswith("ended in order")
 
 
+@slow
 def test_open_serves_without_tokens_and_says_so(tmp_path: Path) -> None:
     """Everybody is the owner, and the log warns of it."""
     with serving(tmp_path, "--open") as server:
@@ -123,6 +128,7 @@ def test_open_serves_without_tokens_and_says_so(tmp_path: Path) -> None:
     assert any("without tokens" in line for line in server.said)
 
 
+@slow
 def test_a_revoked_token_stops_working_within_a_second(tmp_path: Path) -> None:
     """`onda token` makes it, `onda token --revoke` ends it, while the server runs."""
     with serving(tmp_path) as server:
@@ -187,6 +193,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert last.startswith(("onda: ", "Error: "))
 
 
+@slow
 def test_a_folder_in_use_and_a_taken_port_are_said(tmp_path: Path) -> None:
     """4 for the folder, 3 for the port."""
     with serving(tmp_path / "one") as server:
@@ -211,6 +218,7 @@ def folder(tmp_path: Path) -> Path:
     return data
 
 
+@slow
 def test_a_damaged_log_is_refused_and_named(folder: Path) -> None:
     """The server does not start, `verify` says where; given up up to there it starts again."""
     (segment,) = (folder / "log").glob("*.seg")
@@ -232,6 +240,7 @@ def test_a_damaged_log_is_refused_and_named(folder: Path) -> None:
         assert ask(server.url, "/healthz").status_code == 200
 
 
+@slow
 def test_tail_prints_envelopes(folder: Path) -> None:
     """One in a line; narrowed by stream and type."""
     data = ("--data", str(folder))
@@ -245,6 +254,7 @@ def test_tail_prints_envelopes(folder: Path) -> None:
     assert [json.loads(line)["type"] for line in opened.splitlines()] == ["StoreOpened"]
 
 
+@slow
 def test_tail_follows_a_running_server(tmp_path: Path) -> None:
     """What is ordered appears, each record once."""
     with serving(tmp_path) as server:
@@ -261,6 +271,7 @@ def test_tail_follows_a_running_server(tmp_path: Path) -> None:
     assert seen == made[0] + made[1]
 
 
+@slow
 def test_a_backup_of_a_running_server_is_restored_under_a_new_epoch(tmp_path: Path) -> None:
     """Everything that was answered before it began is in it; old cursors get a reset, tokens still work."""
     data, copy, fresh = (str(tmp_path / name) for name in ("data", "copy", "fresh"))

@@ -24,11 +24,11 @@ from tests.web.site import (
     wait_until,
 )
 from tests.web.test_commands import check_problem
-from web.auth import make_token, read_token
 from web.revoked import add_revoked
 from web.server import open_server
 from web.site import make_site
 from web.sse import Message, Moved, Retry
+from web.tokens import make_token, read_token
 
 STREAM = "/v1/stores/s1/stream"
 SYNC = "/v1/stores/s1/sync"
