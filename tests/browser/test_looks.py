@@ -93,6 +93,17 @@ def test_every_text_that_the_pages_use_exists():
             assert any(key.startswith(prefix) for key in known), f"{file.name}: {prefix}"
 
 
+def test_no_word_is_left_over():
+    """A text that nothing shows is dead weight in two languages."""
+    code = "".join(
+        file.read_text() for file in (WEB / "static").rglob("*.js") if file.stem not in {"ko", "en"}
+    )
+    prefixes = set(re.findall(r"[`\"]([a-z]+[.-](?:[a-z]+\.)*)\$\{", code)) - {"t."}
+    tabs = {"t.menu", "t.cart", "t.orders", "t.call"}
+    made = {key for key in words("en") if key.startswith(tuple(prefixes))} | tabs
+    assert {key for key in words("en").keys() - made if f'"{key}"' not in code} == set()
+
+
 def test_every_refusal_of_the_domain_has_words():
     """Guests read what is wrong in their language, for each code that their commands can get."""
     known = words("ko")
