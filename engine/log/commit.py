@@ -83,6 +83,7 @@ class GroupCommit:
 
     Attributes:
         head: position of the last durable entry.
+        blocked: read-only, as there was no space.
         failure: why the log is broken for good.
         spare_wanted: set when somebody should call `spare_ready` or `spare_missing` after trying to make one.
         unsealed: set when something was appended since the last seal.
@@ -113,7 +114,7 @@ class GroupCommit:
         self._starting = False
         self._spare = False
         self._spare_error: OSError | None = None
-        self._blocked = True
+        self.blocked = True
         self._closing = False
         self._refusal: type[OndaError] | None = ReadOnly
         self._idle = trio.Event()
@@ -142,7 +143,7 @@ class GroupCommit:
     def start(self, writer: SegmentWriter) -> None:
         """Take appends from now on."""
         self.writer = writer
-        self._blocked = False
+        self.blocked = False
         self._review()
 
     async def append(self, entries: Sequence[Entry]) -> int:
@@ -183,7 +184,7 @@ class GroupCommit:
 
     def seal(self, flags: int) -> None:
         """Begin to write a frame without entries, if nothing else is going on and there is none yet."""
-        if self.writer is None or self.busy or self._blocked or self.failure is not None:
+        if self.writer is None or self.busy or self.blocked or self.failure is not None:
             return
         if self.writer.flags & flags != flags:
             self._submit([], flags)
@@ -204,7 +205,7 @@ class GroupCommit:
         self._spare_error = None
         self.spare_wanted = trio.Event()
         if self.writer is not None:
-            self._blocked = False
+            self.blocked = False
             self._review()
         if not self._busy and self._queue:
             self._begin()
@@ -340,7 +341,7 @@ class GroupCommit:
     def _block(self, error: Exception) -> None:
         """Read-only: everyone who waits learns that nothing happened."""
         logger.error("read-only, appends are refused: %s", error)
-        self._blocked = True
+        self.blocked = True
         self._spare = False
         self._review()
         undone = [*self._batch, *self._queue]
@@ -364,7 +365,7 @@ class GroupCommit:
         elif self._closing:
             self._refusal = Stopping
         else:
-            self._refusal = ReadOnly if self._blocked else None
+            self._refusal = ReadOnly if self.blocked else None
 
     async def _wait_idle(self) -> None:
         while self.busy and self.failure is None:

@@ -187,8 +187,11 @@ class Wal:
 
     async def _keep_spare(self) -> None:
         commit = self._commit
+        missing = False
         while True:
             await commit.spare_wanted.wait()
+            if missing or commit.blocked:
+                await trio.sleep(RETRY_S)
             try:
                 if commit.writer is None:
                     commit.start(await self._worker.run(self._repair))
@@ -197,9 +200,10 @@ class Wal:
                 if commit.writer is None and error.errno not in NO_SPACE:
                     commit.fail(error)
                     return
+                missing = True
                 commit.spare_missing(error)
-                await trio.sleep(RETRY_S)
             else:
+                missing = False
                 commit.spare_ready()
 
     def _repair(self) -> SegmentWriter:
