@@ -27,7 +27,7 @@ STORES = 50
 ASKERS = 64
 OPEN_ORDERS = 20
 """Orders that each asker leaves open; older ones are served."""
-SIZES = {"200,000 events": (200_000, 0), "64 MB": (0, 64 << 20), "4 × history": (800_000, 0)}
+SIZES = {"200,000 events": (200_000, 0), "64 MB": (0, 64 << 20), "2 × history": (400_000, 0)}
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         ("200,000 events", "tail"),
         ("64 MB", "tail"),
         ("200,000 events", "checkpoint"),
-        ("4 × history", "checkpoint"),
+        ("2 × history", "checkpoint"),
     ):
         events, size = SIZES[name]
         with folder(given.folder) as data:
