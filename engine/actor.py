@@ -9,7 +9,8 @@ One turn of an actor takes everything that waits in its mailbox as one batch:
 
 Between evolve and the end of the append the state is ahead of the disk, so reads wait for the end of the
 turn. If the append does not happen, the state in memory is wrong: the actor forgets it and rebuilds from
-checkpoint and log.
+checkpoint and log. A turn that does not come to its end stays the actor's until `lose` or `end`, so nobody,
+a checkpoint least of all, can look at what it left behind.
 
 `decide` only reads, so a fault in it costs its command and nothing else. A fault anywhere after it breaks the
 state: the command is answered `internal`, the others of the batch go back into the mailbox, and the
@@ -41,6 +42,7 @@ from engine.errors import (
     Overloaded,
     ReadOnly,
     Rejected,
+    Stopping,
     Unavailable,
     UnknownOutcome,
 )
@@ -95,12 +97,12 @@ class Actor:
         self.memory = Memory(int(host.config.idempotency_s * 1000))
         self.loaded = False
         self.lost = False
-        self.held_down = False
         self.used_s = time.monotonic()
         self.bell = Bell()
         self._host = host
         self._mailbox: deque[Ask | Look | Wake] = deque()
-        self._in_turn = False
+        self._under_way: Turn | None = None
+        self._refuse_with: Callable[[], Unavailable] | None = None
         self._view: tuple[int, bytes] | None = None
 
     # What others call
@@ -110,10 +112,10 @@ class Actor:
 
         Raises:
             Overloaded: the mailbox is full.
-            Unavailable: the actor crashed too often and is held down for a while.
+            Unavailable: the actor crashed too often and is held down for a while, or has ended.
         """
-        if self.held_down:
-            raise Unavailable(f"{self.stream} keeps failing and is held down for a while")
+        if self._refuse_with is not None:
+            raise self._refuse_with()
         if len(self._mailbox) >= self._host.config.mailbox_max:
             raise Overloaded
         self._mailbox.append(ask)
@@ -121,13 +123,19 @@ class Actor:
 
     def wake(self) -> None:
         """Look at the deadline."""
-        self._mailbox.append(Wake())
-        self.bell.ring()
+        if self._refuse_with is None:
+            self._mailbox.append(Wake())
+            self.bell.ring()
 
     async def look(self, take: Callable[[], T]) -> T:
         """Return what `take` returns when called between two turns, where the state in memory is the
         durable one, and where everything that was in the mailbox before is done.
+
+        Raises:
+            Unavailable: as `ask`.
         """
+        if self._refuse_with is not None:
+            raise self._refuse_with()
         if self.idle:
             return take()
         look = Look(take)
@@ -151,7 +159,12 @@ class Actor:
     @property
     def idle(self) -> bool:
         """Nothing waits and nothing is under way."""
-        return self.loaded and not self._in_turn and not self._mailbox
+        return self.loaded and self._under_way is None and not self._mailbox
+
+    @property
+    def held_down(self) -> bool:
+        """Everything is refused for now."""
+        return self._refuse_with is not None
 
     @property
     def due_ms(self) -> int | None:
@@ -175,10 +188,34 @@ class Actor:
 
     def lose(self) -> None:
         """Forget the state because it cannot be trusted: what is durable has to be read from the log
-        itself.
+        itself. Commands of a broken turn that are not answered yet are answered `internal`.
         """
         self.forget()
         self.lost = True
+        turn, self._under_way = self._under_way, None
+        if turn is not None:
+            turn.fail(Crashed)
+            self._mailbox.extendleft(reversed(turn.looks))
+
+    def refuse(self, error: Callable[[], Unavailable]) -> None:
+        """Answer what is in the mailbox, and what comes until `accept`, with `error`."""
+        self._refuse_with = error
+        while self._mailbox:
+            item = self._mailbox.popleft()
+            if isinstance(item, Ask | Look):
+                item.reply.fail(error())
+
+    def accept(self) -> None:
+        """Take commands again."""
+        self._refuse_with = None
+
+    def end(self) -> None:
+        """Answer everything that nobody will work on any more, now and later."""
+        turn = self._under_way
+        if turn is not None:
+            turn.fail(UnknownOutcome)
+            self._mailbox.extendleft(turn.looks)
+        self.refuse(Stopping)
 
     def apply(self, event: Event) -> None:
         """Take over one stored event."""
@@ -200,15 +237,13 @@ class Actor:
         while True:
             while not self._mailbox:
                 await self.bell.wait()
+            await self._host.log.wait_room()
             self.used_s = time.monotonic()
-            self._in_turn = True
-            try:
-                await self._turn()
-            finally:
-                self._in_turn = False
+            turn = self._under_way = Turn()
+            await self._turn(turn)
+            self._under_way = None
 
-    async def _turn(self) -> None:
-        turn = Turn()
+    async def _turn(self, turn: Turn) -> None:
         now_ms = self._host.clock.now_ms()
         now = to_text(now_ms)
         mailbox = self._mailbox
@@ -224,10 +259,12 @@ class Actor:
             else:
                 ask = self._deadline_ask(now_ms)
             if ask is not None:
+                turn.deciding = ask
                 await self._handle(turn, ask, now_ms, now)
         if turn.entries:
             await self._append(turn)
-        self._settle(turn)
+        for outcome, count in turn.answer().items():
+            self._host.metrics.answered(outcome, count)
 
     def _deadline_ask(self, now_ms: int) -> Ask | None:
         due = self.domain.deadline(self.state)
@@ -251,7 +288,7 @@ class Actor:
         try:
             events = self.domain.decide(self.state, ask.command, context)
         except Rejected as refusal:
-            if key is not None and digest is not None:
+            if key is not None and digest is not None and ask.cause is None:  # a reaction tries it anew
                 self.memory.add_refused(key, Known(now_ms, digest, None, (refusal.code, refusal.detail)))
             turn.settle.append((ask, refusal))
             return
@@ -263,12 +300,13 @@ class Actor:
             answer = self._evolve(turn, ask, digest, events, context)
         except Exception:
             logger.exception("%s: evolving after %s failed", self.stream, type(ask.command).__name__)
-            ask.reply.fail(Crashed())
-            self._put_back(turn)
+            self._mailbox.extendleft(reversed(turn.take_back()))
             raise StateLost(crash=True) from None
         turn.settle.append((ask, answer))
         if key is not None and digest is not None:
             self.memory.add(key, Known(now_ms, digest, answer))
+            if not events:  # the answer is in no record: the next checkpoint has to save it
+                self._host.appending(self.stream)
 
     async def _again(self, key: str, known: Known, digest: str) -> Answer | Exception:
         if known.digest != digest:
@@ -313,13 +351,6 @@ class Actor:
             turn.entries.append(Entry(stream, number, meta if number == version else b"", body))
         return Answer(f"{epoch}-{version}", version, bodies, result)
 
-    def _put_back(self, turn: Turn) -> None:
-        """Return the commands of a broken turn to the front of the mailbox, to be decided again."""
-        for look in reversed(turn.looks):
-            self._mailbox.appendleft(look)
-        for ask, _ in reversed(turn.settle):
-            self._mailbox.appendleft(ask)
-
     async def _append(self, turn: Turn) -> None:
         host = self._host
         started_s = time.monotonic()
@@ -327,23 +358,21 @@ class Actor:
         try:
             position = await host.log.append(turn.entries)
         except (UnknownOutcome, LogFailed) as error:
-            self._fail(turn, UnknownOutcome())
+            self._fail(turn, UnknownOutcome)
             raise LogFailed(str(error)) from error
         except Unavailable as error:  # nothing was written: no space, too much waiting
-            self._fail(turn, error)
+            self._fail(turn, type(error))
             raise StateLost(crash=False) from error
         except Exception:
-            self._fail(turn, Crashed())
+            self._fail(turn, Crashed)
             raise
         host.metrics.append_s.observe(time.monotonic() - started_s)
         host.metrics.batch.observe(len(turn.entries))
         host.metrics.records.inc(len(turn.entries))
         try:
             self._publish(turn, position)
-        except Exception:
-            self._fail(
-                turn, UnknownOutcome()
-            )  # it is durable: the same id gives the answer after the rebuild
+        except Exception:  # it is durable: the same id gives the answer after the rebuild
+            self._fail(turn, UnknownOutcome)
             raise
 
     def _publish(self, turn: Turn, position: int) -> None:
@@ -359,31 +388,6 @@ class Actor:
         self._host.committed(records, turn.bytes)
         self._host.arm(self.stream, self.due_ms)
 
-    def _settle(self, turn: Turn) -> None:
-        counts: dict[str, int] = {}
-        for ask, answer in turn.settle:
-            if isinstance(answer, Answer):
-                ask.reply.set(answer)
-                outcome = "replayed" if answer.replayed else "ok"
-            else:
-                ask.reply.fail(answer)
-                outcome = outcome_of(answer)
-            counts[outcome] = counts.get(outcome, 0) + 1
-        for outcome, count in counts.items():
-            self._host.metrics.answered(outcome, count)
-        for look in turn.looks:
-            look.settle()
-
-    def _fail(self, turn: Turn, error: OndaError) -> None:
-        for ask, _ in turn.settle:
-            ask.reply.fail(error)
-            self._host.metrics.answered(outcome_of(error), 1)
-        for look in reversed(turn.looks):
-            self._mailbox.appendleft(look)
-
-    def refuse_all(self, error: Exception) -> None:
-        """Answer everything in the mailbox with `error`."""
-        while self._mailbox:
-            item = self._mailbox.popleft()
-            if isinstance(item, Ask | Look):
-                item.reply.fail(error)
+    def _fail(self, turn: Turn, error: Callable[[], OndaError]) -> None:
+        turn.fail(error)
+        self._host.metrics.answered(outcome_of(error()), len(turn.settle))

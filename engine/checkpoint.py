@@ -235,7 +235,8 @@ class Checkpoint:
         await self._run(lambda: self._db.execute(statement, values))
 
     async def close(self) -> None:
-        await self._run(self._db.close)
+        with trio.CancelScope(shield=True):  # in a cancelled scope the thread would never begin
+            await self._run(self._db.close)
 
 
 def _answer_rows(moment: Moment) -> Iterable[tuple[Any, ...]]:

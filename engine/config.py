@@ -13,6 +13,16 @@ from engine.errors import ConfigError
 
 PREFIX = "ONDA_"
 
+_AT_LEAST_ONE = (
+    "mailbox_max",
+    "batch_max",
+    "ring_frames_max",
+    "ring_bytes_max",
+    "restarts_max",
+    "reaction_backoff_ms",
+    "reaction_backoff_ms_max",
+)
+
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Settings, with their units in their names. Each is documented in `docs/settings.md`."""
@@ -101,9 +111,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             value = getattr(self, name)
             if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
                 raise ConfigError(f"{name} must not be negative")
-        for name in ("mailbox_max", "batch_max", "ring_frames_max", "ring_bytes_max", "restarts_max"):
+        for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1")
+        for name in ("checkpoint_s", "timer_tick_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be more than 0: it is how long to sleep")
         if self.port > 65_535:
             raise ConfigError("port must be at most 65535")
         if self.idempotency_s < 86_400:

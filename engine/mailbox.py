@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from engine.answers import Answer
+from engine.answers import Answer, outcome_of
 from engine.domain.contract import Command, Event
 from engine.feed import Frame
 from engine.records import Entry
@@ -76,12 +76,42 @@ class StateLost(Exception):
 class Turn:
     """What one batch has led to so far."""
 
-    __slots__ = ("bytes", "entries", "frames", "looks", "records", "settle")
+    __slots__ = ("bytes", "deciding", "entries", "frames", "looks", "records", "settle")
 
     def __init__(self) -> None:
+        self.deciding: Ask | None = None
         self.bytes = 0
         self.entries: list[Entry] = []
         self.frames: list[Frame] = []
         self.records: list[tuple[str, Event]] = []
         self.settle: list[tuple[Ask, Answer | Exception]] = []
         self.looks: list[Look] = []
+
+    def answer(self) -> dict[str, int]:
+        """Hand over all answers, then let the looks look; return how many answers had which outcome."""
+        counts: dict[str, int] = {}
+        for ask, answer in self.settle:
+            if isinstance(answer, Answer):
+                ask.reply.set(answer)
+                outcome = "replayed" if answer.replayed else "ok"
+            else:
+                ask.reply.fail(answer)
+                outcome = outcome_of(answer)
+            counts[outcome] = counts.get(outcome, 0) + 1
+        for look in self.looks:
+            look.settle()
+        return counts
+
+    def fail(self, error: Callable[[], Exception]) -> None:
+        """Answer every command that has no answer yet with an error of its own."""
+        for ask, _ in self.settle:
+            ask.reply.fail(error())
+        if self.deciding is not None:
+            self.deciding.reply.fail(error())
+
+    def take_back(self) -> list[Ask | Look]:
+        """Return what was in it before the command that broke it: nothing was appended, decide it again."""
+        items: list[Ask | Look] = [ask for ask, _ in self.settle]
+        items += self.looks
+        self.settle, self.looks = [], []
+        return items

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -26,12 +27,12 @@ from engine.checkpoint import Checkpoint
 from engine.clock import Clock
 from engine.config import Config
 from engine.domain.contract import Command
-from engine.errors import LogCorrupt, LogFailed, Malformed, Rejected, Stopping
+from engine.errors import LogCorrupt, LogFailed, Malformed, Rejected, Stopping, Unavailable
 from engine.feed import Feed, Snapshot, Subscription
 from engine.log import Log
 from engine.mailbox import Ask, Committed
 from engine.metrics import Metrics
-from engine.reactions import Reaction, Runner
+from engine.reactions import NotParked, Reaction, Runner
 from engine.records import Cursor, split_stream
 from engine.replay import rebuild, replay
 from engine.supervisor import supervise
@@ -66,6 +67,8 @@ class Node:
         self._scopes: dict[str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self._background = trio.CancelScope()
+        self._stopping = trio.Lock()
+        self._stopped = False
 
     # Commands
 
@@ -199,21 +202,23 @@ class Node:
             Rejected: `not_first` when an earlier record of its stream is parked; `replay_failed` when it
             failed again.
         """
+        await self._resume_parked(id, skip=False)
+
+    async def skip_parked(self, id: int) -> None:
+        """Give up on a parked record for good, and handle those parked behind it. Raises as
+        `replay_parked`; when one of those fails it is the first now.
+        """
+        await self._resume_parked(id, skip=True)
+
+    async def _resume_parked(self, id: int, *, skip: bool) -> None:
         runner, parked = inspection.find_parked(self, id)
         try:
-            await runner.replay(parked)
-        except (LogFailed, LogCorrupt, Rejected):
+            await runner.resume(parked, skip=skip)
+        except (LogFailed, LogCorrupt, Rejected, NotParked):
             raise
         except Exception as error:
             logger.warning("replay of parked record %d failed: %s", id, error)
             raise Rejected("replay_failed", f"it failed again: {error}") from error
-
-    async def skip_parked(self, id: int) -> None:
-        """Give up on a parked record for good, and handle those parked behind it. Raises as
-        `replay_parked`.
-        """
-        runner, parked = inspection.find_parked(self, id)
-        await runner.skip(parked)
 
     # What actors, reactions and upkeep call
 
@@ -232,18 +237,23 @@ class Node:
     def _actor(self, stream: str) -> Actor:
         actor = self.actors.get(stream)
         if actor is None:
+            if self._nursery is None:
+                raise Stopping
             actor = self.new_actor(stream)
-            self._start_actor(actor)
+            self._start_actor(actor, self._nursery)
         return actor
 
-    def _start_actor(self, actor: Actor) -> None:
-        assert self._nursery is not None
-        scope = self._scopes[actor.stream] = trio.CancelScope()
-        self._nursery.start_soon(self._run_actor, actor, scope)
+    def _start_actor(self, actor: Actor, nursery: trio.Nursery) -> None:
+        # Shielded: when the program around the node is cancelled, `close` still lets actors finish.
+        scope = self._scopes[actor.stream] = trio.CancelScope(shield=True)
+        nursery.start_soon(self._run_actor, actor, scope)
 
     async def _run_actor(self, actor: Actor, scope: trio.CancelScope) -> None:
-        with scope:
-            await supervise(actor, self.config, self.metrics)
+        try:
+            with scope:
+                await supervise(actor, self.config, self.metrics)
+        finally:
+            actor.end()
 
     def drop_actor(self, actor: Actor) -> None:
         """Forget an idle actor that is complete in the checkpoint; its ring stays for a while."""
@@ -270,6 +280,8 @@ class Node:
 
     async def rebuild(self, actor: Actor) -> None:
         await rebuild(self, actor)
+        if actor.kind == "store" and actor.version > 0:
+            self._stores.add(actor.stream)
         if actor.version != actor.saved_version:
             self.upkeep.changing(actor.stream)
             self.tail.restart(self.log.head)  # what it committed last may never have been reported
@@ -295,12 +307,17 @@ class Node:
         logger.info("replayed %d records in %.3f s", evolved, trio.current_time() - started_s)
         positions = await self.checkpoint.positions()
         for reaction in reactions:
-            runner = Runner(reaction, self, positions.get(reaction.name, self.log.first - 1))
+            position = positions.get(reaction.name, self.log.first - 1)
+            if position < self.log.first - 1:  # the log waits for every reaction that is there
+                gone = self.log.first - 1 - position
+                logger.error("%d records were dropped while there was no %s", gone, reaction.name)
+                position = self.log.first - 1
+            runner = Runner(reaction, self, position)
             await runner.load()
             self.runners.append(runner)
         self._nursery = nursery
         for actor in list(self.actors.values()):
-            self._start_actor(actor)
+            self._start_actor(actor, nursery)
         nursery.start_soon(self._run_background)
         nursery.start_soon(self._watch_log)
 
@@ -316,17 +333,33 @@ class Node:
         raise await self.log.wait_failed()
 
     async def stop(self) -> None:
-        """Drain: refuse commands, end subscriptions, let mailboxes run empty, take the last checkpoint."""
-        if self.draining:
-            return
+        """Drain: refuse commands, end subscriptions, let mailboxes run empty, take the last checkpoint. State
+        can still be read. A second call waits for the first.
+        """
         self.draining = True
         self._background.cancel()
         for feed in self.feeds.values():
             feed.close()
-        with trio.move_on_after(self.config.shutdown_s) as scope:
-            for actor in list(self.actors.values()):
-                if not actor.held_down:
-                    await actor.look(lambda: None)
-            await self.upkeep.take()
-        if scope.cancelled_caught:
-            logger.warning("stopped before everything was written out; the next start replays it")
+        async with self._stopping:
+            if self._stopped:
+                return
+            with trio.move_on_after(self.config.shutdown_s) as scope:
+                for actor in list(self.actors.values()):
+                    with suppress(Unavailable):  # it is held down, or has ended with the log
+                        await actor.look(lambda: None)
+                await self.upkeep.take()
+            if scope.cancelled_caught:
+                logger.warning("stopped before everything was written out; the next start replays it")
+            self._stopped = True
+
+    async def close(self) -> None:
+        """Stop, whatever is cancelled around it, then end every task; who still waits then gets an answer."""
+        with trio.CancelScope(shield=True):
+            try:
+                await self.stop()
+            finally:
+                nursery, self._nursery = self._nursery, None
+                for scope in self._scopes.values():
+                    scope.cancel()
+                assert nursery is not None
+                nursery.cancel_scope.cancel()

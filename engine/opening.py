@@ -11,7 +11,7 @@ import trio
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.clock import Clock, SystemClock
 from engine.config import Config
-from engine.errors import LogCorrupt, LogFailed
+from engine.errors import LogCorrupt, LogFailed, UnknownOutcome
 from engine.follow import Follow
 from engine.log import Log
 from engine.log.memory import MemoryLog
@@ -56,11 +56,10 @@ async def open_node(
                 try:
                     yield node
                 finally:
-                    with trio.CancelScope(shield=True):
-                        await node.stop()
-                    nursery.cancel_scope.cancel()
+                    await node.close()
     except BaseExceptionGroup as group:
-        raise _single(group) from None
+        error = _single(group)
+        raise error from error.__cause__
 
 
 async def _open_disk(config: Config, stack: AsyncExitStack, metrics: Metrics) -> tuple[Checkpoint, Log]:
@@ -105,7 +104,7 @@ def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
             waiting.extend(error.exceptions)
         else:
             leaves.append(error)
-    for error in leaves:
-        if isinstance(error, LogFailed | LogCorrupt):
-            return error
+    faults = [error for error in leaves if isinstance(error, LogFailed | LogCorrupt)]
+    if faults:  # best the log's own word, not that of an actor that waited for it
+        return min(faults, key=lambda error: isinstance(error.__cause__, UnknownOutcome))
     return leaves[0] if len(leaves) == 1 else group

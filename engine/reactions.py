@@ -53,6 +53,8 @@ SUSPECT_AFTER = 2
 """Starts in a row that found a record undone, after which it is tried alone."""
 OPEN_MAX = 1024
 """Records that one reaction has under way or waiting in lanes."""
+SPAN_MAX = 65_536
+"""Records from the oldest that is not done on: one stream that has to wait does not soon stop the others."""
 
 T = TypeVar("T")
 
@@ -70,6 +72,10 @@ class Reaction(NamedTuple):
     types: frozenset[str]
     handle: Callable[[Committed], Awaitable[None]]
     wants: Callable[[Committed], bool] = lambda _: True
+
+
+class NotParked(KeyError):
+    """No such record is parked, or no longer as the first of its stream."""
 
 
 class Host(Protocol):
@@ -98,6 +104,7 @@ class Runner:
         self._attempts: dict[int, int] = {}
         self._alone = trio.Lock()
         self._parked: dict[str, list[Parked]] = {}
+        self._parking = trio.Lock()
 
     @property
     def position(self) -> int:
@@ -123,16 +130,23 @@ class Runner:
 
     async def run(self) -> None:
         """Follow the log for ever."""
-        types, wants = self.reaction.types, self.reaction.wants
+        types = self.reaction.types
         async with trio.open_nursery() as nursery:
             while True:
                 for record in await self._next():
                     self._read = record.position
-                    if type(record.event).__name__ in types and wants(record):
+                    if type(record.event).__name__ in types and self._wants(record):
                         self._take(record, nursery)
-                while len(self._open) >= OPEN_MAX:
+                while len(self._open) - len(self._done) >= OPEN_MAX or len(self._open) >= SPAN_MAX:
                     self._room = trio.Event()
                     await self._room.wait()
+
+    def _wants(self, record: Committed) -> bool:
+        try:
+            return self.reaction.wants(record)
+        except Exception:
+            logger.exception("reaction %s: cannot tell whether it wants this", self.reaction.name)
+            return True  # the handler will fail, too, and the record is parked
 
     async def _next(self) -> list[Committed]:
         tail, log = self._host.tail, self._host.log
@@ -180,8 +194,10 @@ class Runner:
     async def _handle(self, record: Committed) -> None:
         """Bring one record to its end: handled, or parked."""
         if record.stream in self._parked:
-            await self._park(record, 0, "an earlier record of this stream is parked")
-            return
+            async with self._parking:  # once a replay is through there is nothing more to wait for
+                if record.stream in self._parked:
+                    await self._park(record, 0, "an earlier record of this stream is parked")
+                    return
         config, name = self._host.config, self.reaction.name
         starts = sum(low < record.position <= high for low, high in self._reruns)
         suspect = starts >= SUSPECT_AFTER
@@ -268,28 +284,23 @@ class Runner:
         """Return the record that holds the others of its stream."""
         return self._parked[stream][0]
 
-    async def replay(self, parked: Parked) -> None:
-        """Handle a parked record again, once, and after it those that stand behind it.
+    async def resume(self, parked: Parked, *, skip: bool) -> None:
+        """Handle a parked record again, once, or skip it for good; then handle those that stand behind it.
 
         Raises:
-            Exception: what the handler raised; the record stays parked.
+            NotParked: somebody else did this meanwhile.
+            Exception: what the handler raised; that record stays parked, as the first.
         """
-        queue = self._parked[parked.stream]
-        while queue:
-            head = queue[0]
-            await self.reaction.handle(_from_parked(head))
-            await self._host.checkpoint.unpark(head.id)
-            del queue[0]
-        del self._parked[parked.stream]
-
-    async def skip(self, parked: Parked) -> None:
-        """Give up on a parked record, and handle those that stand behind it."""
-        queue = self._parked[parked.stream]
-        await self._host.checkpoint.unpark(parked.id)
-        queue.remove(parked)
-        if queue:
-            await self.replay(queue[0])
-        else:
+        async with self._parking:
+            queue = self._parked.get(parked.stream, [])
+            if not queue or queue[0].id != parked.id:
+                raise NotParked(parked.id)
+            while queue:
+                if not skip:
+                    await self.reaction.handle(_from_parked(queue[0]))
+                skip = False
+                await self._host.checkpoint.unpark(queue[0].id)
+                del queue[0]
             del self._parked[parked.stream]
 
 

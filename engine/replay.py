@@ -96,7 +96,8 @@ async def rebuild(host: Host, actor: Actor) -> None:
 
 async def _catch_up(host: Host, actor: Actor, after: int) -> None:
     reader = Reader(host)
-    while chunk := await host.log.read(after, CHUNK_BYTES):
+    head = host.log.head  # this stream gets no records meanwhile
+    while after < head and (chunk := await host.log.read(after, CHUNK_BYTES)):
         after = chunk[-1][0]
         for _, entry in chunk:
             if entry.stream == actor.stream:

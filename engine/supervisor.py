@@ -61,7 +61,6 @@ async def supervise(actor: Actor, config: Config, metrics: Metrics) -> None:
 
 async def _hold_down(actor: Actor, config: Config) -> None:
     logger.error("%s keeps crashing and is held down for %g s", actor.stream, config.restarts_window_s)
-    actor.held_down = True
-    actor.refuse_all(Unavailable(f"{actor.stream} keeps failing and is held down for a while"))
+    actor.refuse(lambda: Unavailable(f"{actor.stream} keeps failing and is held down for a while"))
     await trio.sleep(config.restarts_window_s)
-    actor.held_down = False
+    actor.accept()

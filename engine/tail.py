@@ -39,9 +39,7 @@ class Tail:
         if len(self._early) > self._records_max:  # a report got lost: start again behind everything seen
             self.restart(max(batch[-1].position for batch in self._early.values()))
         self._drop_old()
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+        self._wake()
 
     def restart(self, position: int) -> None:
         """Go on after `position`: there is a report that may never come. What lies before is read from the
@@ -52,6 +50,12 @@ class Tail:
             self._early = {first: batch for first, batch in self._early.items() if first > position}
             self._records.clear()
             self._skip = 0
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     def _drop_old(self) -> None:
         surplus = self.high - self.low - self._records_max

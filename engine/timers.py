@@ -18,6 +18,9 @@ from engine.clock import Clock
 AGAIN_MS = 1000
 """A stream that was woken and still asks for a past time is woken again after this."""
 
+STALE_MAX = 1024
+"""Entries in the heap that no longer count, beyond as many as do, before it is built anew."""
+
 
 class Timers:
     """The due times of all streams, in memory or not."""
@@ -42,6 +45,9 @@ class Timers:
             return
         self._due[stream] = due_ms
         heapq.heappush(self._heap, (due_ms, stream))
+        if len(self._heap) > 2 * len(self._due) + STALE_MAX:
+            self._heap = [(due, name) for name, due in self._due.items()]
+            heapq.heapify(self._heap)
         if self._heap[0][1] == stream:
             self._earlier.set()
 

@@ -18,7 +18,7 @@ from engine.answers import Known
 from engine.checkpoint import Checkpoint, Moment, SavedState
 from engine.clock import Clock
 from engine.config import Config
-from engine.errors import Unavailable
+from engine.errors import ReadOnly, Unavailable
 from engine.feed import Feed
 from engine.log import Log
 from engine.metrics import Metrics
@@ -94,22 +94,28 @@ class Upkeep:
         """Take a checkpoint if anything changed; return whether disk and memory agree now."""
         async with self._lock:
             try:
-                await self._take()
-            except Unavailable as error:  # no space, or an actor that is held down cannot be looked at
+                missed = await self._take()
+            except ReadOnly as error:
                 logger.error("no checkpoint: %s", error.detail)
                 return False
-            return True
+            if missed:
+                logger.error("the checkpoint is without %s: held down", ", ".join(sorted(missed)))
+            return not missed
 
-    async def _take(self) -> None:
+    async def _take(self) -> set[str]:
+        """Take a checkpoint; return the changed streams that could not be looked at."""
         host = self._host
         positions = {runner.reaction.name: runner.position for runner in host.runners}
         position = host.log.head
         if position == host.checkpoint.position and not self._changed:
-            return
+            return set()
         changed, self._changed = self._changed, set()
         self._bytes = 0
         try:
-            states, answers = await self._collect(changed)
+            states, answers, missed = await self._collect(changed)
+            if missed:  # held down: its records have to be read again, the others' states may be newer
+                self._changed |= missed
+                position = host.checkpoint.position
             horizon_ms = host.clock.now_ms() - int(host.config.idempotency_s * 1000)
             refill = min(self._marks[0][0], position)
             floor = host.log.head
@@ -127,18 +133,26 @@ class Upkeep:
             host.actors[stream].memory.mark_saved(key)
         host.metrics.checkpoints.inc()
         await host.log.trim(min(refill, *positions.values()) if positions else refill)
+        return missed
 
-    async def _collect(self, streams: set[str]) -> tuple[list[SavedState], list[tuple[str, str, Known]]]:
+    async def _collect(
+        self, streams: set[str]
+    ) -> tuple[list[SavedState], list[tuple[str, str, Known]], set[str]]:
+        missed = set()
         states: list[SavedState] = []
         answers: list[tuple[str, str, Known]] = []
         for count, stream in enumerate(streams):
             actor = self._host.actors[stream]  # a changed actor is never dropped
-            saved, unsaved = await actor.look(actor.saved_with_answers)
+            try:
+                saved, unsaved = await actor.look(actor.saved_with_answers)
+            except Unavailable:
+                missed.add(stream)
+                continue
             states.append(saved)
             answers.extend((stream, key, known) for key, known in unsaved.items())
             if count % LOOKS_PER_SLICE == 0:
                 await trio.lowlevel.checkpoint()
-        return states, answers
+        return states, answers, missed
 
     def _drop_idle(self) -> None:
         """Forget actors that nobody used for a while and that are complete in the checkpoint, and rings
