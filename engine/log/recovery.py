@@ -204,8 +204,6 @@ def repair(disk: Disk, folder: str, found: Found) -> Found:
     path = segment_path(folder, last.header.segment)
     if found.torn:
         keep_aside(disk, folder, f"{path}.{last.end}", found.torn)
-    if found.unmarked is not None:
-        _mark_rolled(disk, folder, found.unmarked)
     if not found.data:
         return found
     data = bytes(found.data)
@@ -216,6 +214,8 @@ def repair(disk: Disk, folder: str, found: Found) -> Found:
         flags = frames.SEAL
         data = (data + seal).ljust(end, b"\0")
     replace_segment(disk, folder, last.header, data)
+    if found.unmarked is not None:  # only now is it certain that the last segment keeps its name
+        _mark_rolled(disk, folder, found.unmarked)
     last = last._replace(chain=chain, end=end, flags=flags, written=end)
     segments = [*found.segments[:-1], found.segments[-1]._replace(end=end)]
     return Found(segments, last, b"", b"", None)
