@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from benchmarks.harness import Row, folder, median_row, parser, repeated, report, run_apart, spread
-from engine import Config, Node, open_node
+from engine import Config, Node, open_node, tune_collector
 from engine.domain.store.menu import PutProduct
 from engine.domain.store.orders import CreateOrder, Wish
 from engine.domain.store.shop import ConfigureStore, OpenStore
@@ -47,6 +47,7 @@ def main() -> None:
 
 def measure(data: str, askers: str, stores: str, seconds: str, warm_up: str, tables: str) -> Row:
     """One run, in this process."""
+    tune_collector()
     return trio.run(
         _measure, Path(data), int(askers), int(stores), float(seconds), float(warm_up), bool(tables)
     )

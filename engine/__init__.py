@@ -19,7 +19,7 @@ from engine.config import Config, load
 from engine.feed import Frame, Snapshot, Subscription
 from engine.mailbox import Committed
 from engine.node import Node
-from engine.opening import MEMORY, open_node
+from engine.opening import MEMORY, open_node, tune_collector
 from engine.reactions import Reaction
 from engine.records import Cursor
 
@@ -36,4 +36,5 @@ __all__ = [
     "Subscription",
     "load",
     "open_node",
+    "tune_collector",
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from engine import Config, open_node
+from engine import Config, open_node, tune_collector
 from engine.clock import SystemClock
 from engine.errors import LogLocked
 from web.demo import demo_links, make_demo
@@ -28,6 +28,7 @@ _log = structlog.get_logger("onda.cli")
 
 async def serve(config: Config) -> None:
     """Serve until SIGTERM or SIGINT."""
+    tune_collector()
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch_signals, stopping)
