@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_resch
 
 from engine.errors import LogFailed, OndaError, Overloaded, ReadOnly, Stopping, UnknownOutcome
 from engine.log import frames
+from engine.log.counts import Counts, OnSync
 from engine.log.heads import Heads
 from engine.log.segments import payload_bytes_max
 from engine.log.shelf import Shelf
@@ -30,8 +31,6 @@ logger = logging.getLogger("onda.log")
 
 BATCH_BYTES_MAX = 4 << 20
 """Payload of one frame, so also of one append: what a restart may have to read at once."""
-
-SLOW_SYNC_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,7 @@ class GroupCommit:
     Attributes:
         head: position of the last durable entry.
         blocked: read-only, as there was no space.
+        counts: what was done.
         failure: why the log is broken for good.
         spare_wanted: set when somebody should call `spare_ready` or `spare_missing` after trying to make one.
         unsealed: set when something was appended since the last seal.
@@ -96,7 +96,7 @@ class GroupCommit:
         heads: Heads,
         head: int,
         limits: Limits,
-        on_sync: Callable[[float, int], object] | None,
+        on_sync: OnSync | None,
     ) -> None:
         self._worker = worker
         self._shelf = shelf
@@ -126,9 +126,7 @@ class GroupCommit:
         self.spare_wanted = trio.Event()
         self.spare_wanted.set()
         self.unsealed = trio.Event()
-        self.appends = self.entries = self.batches = self.appended_bytes = 0
-        self.sync_s = self.sync_s_max = 0.0
-        self.slow_syncs = self.seals = self.refused = 0
+        self.counts = Counts()
 
     @property
     def writable(self) -> bool:
@@ -149,7 +147,7 @@ class GroupCommit:
     async def append(self, entries: Sequence[Entry]) -> int:
         """See `engine.log.Log.append`."""
         if self._refusal is not None:
-            self.refused += 1
+            self.counts.refused += 1
             raise self._refusal()
         data = b"".join([frames.pack_entry(entry) for entry in entries])
         if not 0 < len(data) <= self._append_bytes_max:
@@ -158,7 +156,7 @@ class GroupCommit:
             self._queue_entries + len(entries) > self._limits.queue_entries_max
             or self._queue_bytes + len(data) > self._limits.queue_bytes_max
         ):
-            self.refused += 1
+            self.counts.refused += 1
             raise Overloaded
         self._heads.advance(entries)
         waiting = _Append(tuple(entries), data)
@@ -230,19 +228,11 @@ class GroupCommit:
         self.failed.set()
 
     def statistics(self) -> dict[str, Any]:
-        """Counts since the log was opened; seconds are those of write and sync together."""
+        """Counts since the log was opened, and what is going on."""
         return {
-            "appends": self.appends,
-            "entries": self.entries,
-            "batches": self.batches,
-            "appended_bytes": self.appended_bytes,
-            "seals": self.seals,
-            "refused": self.refused,
+            **self.counts.as_dict(),
             "queue_entries": self._queue_entries,
             "queue_bytes": self._queue_bytes,
-            "sync_s": self.sync_s,
-            "sync_s_max": self.sync_s_max,
-            "slow_syncs": self.slow_syncs,
             "outstanding_s": trio.current_time() - self._began if self._busy else 0.0,
             "spare": self._spare,
         }
@@ -312,31 +302,21 @@ class GroupCommit:
     def _durable(self, writer: SegmentWriter) -> None:
         batch, self._batch = self._batch, []
         self._shelf.grew(writer.end, writer.chain)
-        position = self.head
+        position = before = self.head
         self.head = writer.chain.position
         for waiting in batch:
             position += len(waiting.entries)
             waiting.settle(outcome.Value(position))
-        self._count(batch, trio.current_time() - self._began)
+        entries = self.head - before
+        size = sum([len(waiting.data) for waiting in batch])
+        seconds = trio.current_time() - self._began
+        self.counts.note_batch(len(batch), entries, size, seconds)
+        if self._on_sync is not None:
+            self._on_sync(seconds, entries)
         if batch:
             self.unsealed.set()
         else:
-            self.seals += 1
             self.unsealed = trio.Event()
-
-    def _count(self, batch: list[_Append], seconds: float) -> None:
-        entries = sum([len(waiting.entries) for waiting in batch])
-        self.batches += 1
-        self.appends += len(batch)
-        self.entries += entries
-        self.appended_bytes += sum([len(waiting.data) for waiting in batch])
-        self.sync_s += seconds
-        self.sync_s_max = max(self.sync_s_max, seconds)
-        if seconds > SLOW_SYNC_S:
-            self.slow_syncs += 1
-            logger.warning("the disk took %.1f s to sync %d entries", seconds, entries)
-        if self._on_sync is not None:
-            self._on_sync(seconds, entries)
 
     def _block(self, error: Exception) -> None:
         """Read-only: everyone who waits learns that nothing happened."""

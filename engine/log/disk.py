@@ -25,7 +25,9 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, err
 """Errors that pass once somebody makes room; every other one means that the disk itself failed."""
 
 _F_FULLFSYNC = 51  # macOS: fsync alone leaves the bytes in the drive's own cache
-_CHUNK_BYTES = 1 << 20
+_READ_BYTES = 1 << 20
+_ZERO_BYTES = 256 << 10
+"""Zeros between two syncs: what a sync of the log may have to wait for on a slow card."""
 
 
 class Disk(Protocol):
@@ -214,7 +216,7 @@ def read_all(disk: Disk, file: int, size: int, offset: int = 0) -> bytes:
     """Read `size` bytes, fewer only at the end of the file."""
     pieces = []
     while size > 0:
-        piece = disk.pread(file, min(size, _CHUNK_BYTES), offset)
+        piece = disk.pread(file, min(size, _READ_BYTES), offset)
         if not piece:
             break
         pieces.append(piece)
@@ -225,6 +227,6 @@ def read_all(disk: Disk, file: int, size: int, offset: int = 0) -> bytes:
 
 def zero(disk: Disk, file: int, start: int, end: int) -> None:
     """Fill a stretch with zeros, syncing as it goes so that nobody else's sync waits for all of it."""
-    for offset in range(start, end, _CHUNK_BYTES):
-        write_all(disk, file, bytes(min(_CHUNK_BYTES, end - offset)), offset)
+    for offset in range(start, end, _ZERO_BYTES):
+        write_all(disk, file, bytes(min(_ZERO_BYTES, end - offset)), offset)
         disk.sync(file)

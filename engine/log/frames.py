@@ -309,6 +309,7 @@ def unpack_entries(payload: memoryview, count: int) -> list[Entry]:
     entries = []
     at = 0
     unpack = _ENTRY.unpack_from
+    new = tuple.__new__  # a third of the time of `Entry(...)`, on the path of every replay
     data = bytes(payload)
     try:
         for _ in range(count):
@@ -317,7 +318,7 @@ def unpack_entries(payload: memoryview, count: int) -> list[Entry]:
             meta_end = stream_end + meta_bytes
             stream = data[at + 18 : stream_end].decode()
             at = meta_end + body_bytes
-            entries.append(Entry(stream, version, data[stream_end:meta_end], data[meta_end:at]))
+            entries.append(new(Entry, (stream, version, data[stream_end:meta_end], data[meta_end:at])))
     except StructError as error:
         raise ValueError(str(error)) from None
     if aligned(at, 8) != len(data):

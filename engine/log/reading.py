@@ -81,15 +81,17 @@ def _frame_bytes(data: bytes, offset: int, align: int) -> int | None:
 
 
 def _take(frame: Frame, after: int, bytes_max: int, found: list[tuple[int, Entry]]) -> int:
+    entries = frames.unpack_entries(frame.payload, frame.entries)
+    if frame.first_position > after and len(frame.payload) <= bytes_max:
+        found.extend(enumerate(entries, frame.first_position))
+        return len(frame.payload)
     taken = 0
-    position = frame.first_position
-    for entry in frames.unpack_entries(frame.payload, frame.entries):
+    for position, entry in enumerate(entries, frame.first_position):
         if position > after:
             found.append((position, entry))
             taken += frames.entry_bytes(entry)
             if taken >= bytes_max:
                 break
-        position += 1
     return taken
 
 

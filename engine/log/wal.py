@@ -29,6 +29,7 @@ import trio
 from engine.errors import ConfigError, CursorUnusable, LogFailed
 from engine.log import frames
 from engine.log.commit import GroupCommit, Limits
+from engine.log.counts import OnSync
 from engine.log.disk import NO_SPACE, Disk, OSDisk
 from engine.log.opening import Birth, Opened, new_epoch, open_folder, start_writing
 from engine.log.reading import read_chunk
@@ -65,7 +66,7 @@ class Wal:
         limits: Limits,
         reserve_bytes: int,
         seal_after_s: float,
-        on_sync: Callable[[float, int], object] | None,
+        on_sync: OnSync | None,
     ) -> None:
         self._disk = disk
         self._folder = folder
@@ -219,8 +220,8 @@ class Wal:
         while True:
             await self._commit.unsealed.wait()
             batches = -1
-            while batches != self._commit.batches:
-                batches = self._commit.batches
+            while batches != self._commit.counts.batches:
+                batches = self._commit.counts.batches
                 await trio.sleep(self._seal_after_s)
             self._commit.seal(frames.SEAL)
 
@@ -239,7 +240,7 @@ async def open_wal(
     queue_bytes_max: int = QUEUE_BYTES_MAX,
     acked_floor: int = 0,
     verified: int = 0,
-    on_sync: Callable[[float, int], object] | None = None,
+    on_sync: OnSync | None = None,
     entropy: Callable[[int], bytes] = os.urandom,
 ) -> AsyncIterator[Wal]:
     """Open the log in a folder, or make one there; it is closed in order at the end of the `async with`.
@@ -272,26 +273,32 @@ async def open_wal(
     disk = disk or OSDisk()
     worker = worker or ThreadWorker("onda-log")
     birth = Birth(entropy(16), new_epoch(entropy), segment_bytes, limits.align)
-    failure: BaseException | None = None
     try:
         opened = await worker.run(partial(open_folder, disk, folder, birth, acked_floor, verified))
         wal = Wal(disk, folder, worker, opened, limits, reserve_bytes, seal_after_s, on_sync)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(wal.run)
-                try:
-                    yield wal
-                except BaseException as error:  # noqa: BLE001  raised below, out of the nursery
-                    failure = error
-                with trio.CancelScope(shield=True):
-                    await wal.finish()
-                nursery.cancel_scope.cancel()
+            async with _running(wal):
+                yield wal
         finally:
-            with contextlib.suppress(OSError):
-                wal.close()
-            with contextlib.suppress(OSError):
-                disk.unlock(opened.lock)
+            for let_go in (wal.close, partial(disk.unlock, opened.lock)):
+                with contextlib.suppress(OSError):
+                    let_go()
     finally:
         worker.close()
+
+
+@asynccontextmanager
+async def _running(wal: Wal) -> AsyncIterator[None]:
+    """Run a log's background tasks; finish in order whatever the body does, and raise its error as it is."""
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wal.run)
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001  raised below, out of the nursery
+            failure = error
+        with trio.CancelScope(shield=True):
+            await wal.finish()
+        nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
