@@ -6,7 +6,7 @@ checkpoint needs cannot be dropped from under the copy. While a copy is being ma
 file `INCOMPLETE`, and nothing opens it.
 
 A restored log has a new epoch: what happened after the copy is lost, and cursors that know of it must not
-be resumed.
+be resumed. So nothing opens a backup itself: it holds the file `BACKUP`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from engine.log import frames
 from engine.log.disk import Disk, OSDisk, opened, read_all, write_all
 from engine.log.opening import new_epoch
 from engine.log.recovery import check_link
-from engine.log.segments import INCOMPLETE, Scan, load_file, scan, segment_numbers, segment_path
+from engine.log.segments import BACKUP, INCOMPLETE, Scan, load_file, scan, segment_numbers, segment_path
 from engine.log.verify import verify
 
 LOG = "log"
@@ -55,6 +55,8 @@ def backup(data: str, target: str, disk: Disk | None = None) -> Copied:
         databases = _copy_databases(disk, data, target)
         source.find_new()
         last = source.copy_to(copy)
+        with opened(disk, os.path.join(copy, BACKUP), create=True) as file:
+            disk.sync(file)
     return Copied(last.header.epoch, source.first, last.chain.position, source.segments, databases)
 
 
@@ -168,7 +170,7 @@ class _Source:
             not last
         ):  # the source's own mark may not have been there yet, or be there for one that was not copied
             content += frames.pack_frame(found.chain, b"", 0, frames.ROLLED)[0]
-        elif sealed:
+        elif sealed and not found.flags & frames.CLEAN:
             content += frames.pack_frame(found.chain, b"", 0, frames.SEAL | frames.CLEAN)[0]
         with opened(self._disk, segment_path(folder, header.segment), create=True) as file:
             write_all(self._disk, file, content, 0)

@@ -196,16 +196,17 @@ def start_chain(header: SegmentHeader) -> Chain:
 
 
 def pack_entry(entry: Entry) -> bytes:
-    """Return an entry's bytes."""
-    stream = entry.stream.encode()
-    return b"".join(
-        (
-            _ENTRY.pack(entry.version, len(entry.meta), len(entry.body), len(stream)),
-            stream,
-            entry.meta,
-            entry.body,
-        )
-    )
+    """Return an entry's bytes.
+
+    Raises:
+        ValueError: a number is too large for the format.
+    """
+    stream, version, meta, body = entry
+    name = stream.encode()
+    try:
+        return b"".join((_ENTRY.pack(version, len(meta), len(body), len(name)), name, meta, body))
+    except StructError as error:
+        raise ValueError(f"{stream[:100]} version {version}: {error}") from None
 
 
 def entry_bytes(entry: Entry) -> int:

@@ -29,6 +29,7 @@ from engine.log import frames
 from engine.log.disk import Disk, opened, read_all, write_all
 from engine.log.frames import HEADER_BYTES, Bad, Frame, SegmentHeader
 from engine.log.segments import (
+    BACKUP,
     INCOMPLETE,
     Mark,
     Scan,
@@ -40,6 +41,11 @@ from engine.log.segments import (
     segment_numbers,
     segment_path,
 )
+
+_NO_LOGS = {
+    INCOMPLETE: "this folder holds a copy that was not finished: empty it and copy again",
+    BACKUP: "this folder holds a backup: restore it into another one, which gets an epoch of its own",
+}
 
 
 class SegmentFound(NamedTuple):
@@ -78,9 +84,9 @@ def examine(
     Raises:
         LogCorrupt, LogTooNew: refuse to open it.
     """
-    if INCOMPLETE in disk.list(folder):
-        path = os.path.join(folder, INCOMPLETE)
-        raise LogCorrupt(path, 0, "this folder holds a copy that was not finished: empty it and copy again")
+    for name, why in _NO_LOGS.items():
+        if name in disk.list(folder):
+            raise LogCorrupt(os.path.join(folder, name), 0, why)
     numbers = segment_numbers(disk, folder)
     if not numbers:
         if floor:

@@ -18,6 +18,9 @@ LOCK = "LOCK"
 INCOMPLETE = "INCOMPLETE"
 """While this file is in a folder, the log beside it is a copy that was not finished."""
 
+BACKUP = "BACKUP"
+"""With this file in its folder a log is only to be restored from: two logs of one epoch would fork it."""
+
 _SPARE = "spare"
 _SPARE_NEW = "spare.new"
 _REWRITTEN = "rewritten.new"
@@ -178,16 +181,13 @@ def adopt_spare(disk: Disk, folder: str, header: SegmentHeader) -> int:
         OSError: it is not certain whether the segment has its name (`forget_segment` makes it certain).
     """
     spare = os.path.join(folder, _SPARE)
-    file = disk.open(spare, write=True)
-    try:
+    path = segment_path(folder, header.segment)
+    with opened(disk, spare, write=True) as file:
         write_all(disk, file, frames.pack_segment(header), 0)
         disk.sync(file)
-        disk.rename(spare, segment_path(folder, header.segment))
-        disk.sync_folder(folder)
-    except BaseException:
-        disk.close(file)
-        raise
-    return file
+    disk.rename(spare, path)
+    disk.sync_folder(folder)
+    return disk.open(path, write=True)
 
 
 def forget_segment(disk: Disk, folder: str, number: int) -> None:

@@ -9,12 +9,11 @@ from typing import NamedTuple
 from engine.errors import ConfigError, LogCorrupt
 from engine.log import frames
 from engine.log.disk import Disk, OSDisk
-from engine.log.frames import HEADER_BYTES, Frame, SegmentHeader
+from engine.log.frames import HEADER_BYTES, Chain, Frame, SegmentHeader
 from engine.log.opening import new_epoch
 from engine.log.recovery import check_link, keep_aside
 from engine.log.segments import (
     LOCK,
-    Mark,
     load,
     replace_segment,
     scan,
@@ -59,7 +58,7 @@ def truncate_at(
 def _truncate(folder: str, position: int, disk: Disk, epoch: str) -> Truncated:
     header, data = _segment_of(folder, position, disk)
     path = segment_path(folder, header.segment)
-    end, chain = _walk(path, header, data, position)
+    end, chain, flags = _walk(path, header, data, position)
     kept = []
     for later in reversed([other for other in segment_numbers(disk, folder) if other > header.segment]):
         removed = f"{segment_path(folder, later)}.removed"
@@ -73,8 +72,10 @@ def _truncate(folder: str, position: int, disk: Disk, epoch: str) -> Truncated:
         kept.append(keep_aside(disk, folder, f"{path}.{end}", rest))
     header = header._replace(epoch=epoch)
     first = frames.pack_segment(header)
-    seal, _ = frames.pack_frame(chain, b"", 0, frames.SEAL | frames.CLEAN)
-    replace_segment(disk, folder, header, first + data[len(first) : end] + seal)
+    content = first + data[len(first) : end]
+    if not flags & frames.CLEAN:
+        content += frames.pack_frame(chain, b"", 0, frames.SEAL | frames.CLEAN)[0]
+    replace_segment(disk, folder, header, content)
     return Truncated(chain.position, epoch, kept)
 
 
@@ -97,9 +98,9 @@ def _segment_of(folder: str, position: int, disk: Disk) -> tuple[SegmentHeader, 
     return found
 
 
-def _walk(path: str, header: SegmentHeader, data: bytes, position: int) -> Mark:
-    """Return the end of the last frame whose entries are all at or before `position`."""
-    end, chain = Mark(HEADER_BYTES, frames.start_chain(header))
+def _walk(path: str, header: SegmentHeader, data: bytes, position: int) -> tuple[int, Chain, int]:
+    """Return end, chain and flags of the last frame whose entries are all at or before `position`."""
+    end, chain, flags = HEADER_BYTES, frames.start_chain(header), 0
     why = "the segment after this one is missing"
     while True:
         frame = frames.parse_frame(data, end, header.segment_bytes, header.align, chain)
@@ -109,8 +110,8 @@ def _walk(path: str, header: SegmentHeader, data: bytes, position: int) -> Mark:
         if frame.flags & frames.ROLLED:
             break
         if frame.chain.position > position:
-            return Mark(end, chain)
-        end, chain = frame.end, frame.chain
+            return end, chain, flags
+        end, chain, flags = frame.end, frame.chain, frame.flags
     if chain.position < position:
         raise LogCorrupt(path, end, f"{why}: it cannot be read beyond position {chain.position}")
-    return Mark(end, chain)
+    return end, chain, flags

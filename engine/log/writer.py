@@ -84,7 +84,10 @@ class SegmentWriter:
             self._unfinished = header.segment
             raise NoSpace(f"no next segment: {error}") from error
         mark, _ = frames.pack_frame(chain, b"", 0, frames.ROLLED)
-        write_all(self._disk, self._file, mark, self.end)
+        try:
+            self._write(mark)
+        except NoSpace as error:  # the next segment exists: the mark cannot be left out any more
+            raise OSError(errno.EIO, f"cannot mark the segment: {error}") from error
         self._disk.sync(self._file)
         self._disk.close(self._file)
         self._file = file
@@ -108,6 +111,10 @@ class SegmentWriter:
         self._disk.close(self._file)
 
     def _write(self, data: bytes) -> None:
+        if self.end + len(data) > self.header.segment_bytes:
+            raise RuntimeError(
+                "a frame that does not fit into its segment"
+            )  # room was counted wrong: our fault
         written = 0
         view = memoryview(data)
         try:

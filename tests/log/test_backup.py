@@ -124,6 +124,21 @@ async def test_copying_a_stopped_log(tmp_path: pathlib.Path) -> None:
         assert await read_all(wal) == found
 
 
+async def test_a_backup_is_only_restored_from(tmp_path: pathlib.Path) -> None:
+    """Nobody goes on in a backup itself: its epoch is that of the log it was taken from."""
+    async with running(tmp_path / "data") as wal:
+        await wal.append([Entry("store:s1", 1, b"", b"{}")])
+    backup(str(tmp_path / "data"), str(tmp_path / "copy"))
+    with pytest.raises(LogCorrupt, match="restore it"):
+        async with running(tmp_path / "copy"):
+            pass
+    assert verify(str(tmp_path / "copy" / "log")).ok
+    backup(str(tmp_path / "copy"), str(tmp_path / "copy-of-copy"))
+    assert restore(str(tmp_path / "copy-of-copy"), str(tmp_path / "restored")).head == 1
+    async with running(tmp_path / "restored") as again:
+        assert again.epoch != wal.epoch
+
+
 async def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: pathlib.Path) -> None:
     """Neither a backup nor a restore is ever mixed with something else."""
     async with running(tmp_path / "data") as wal:

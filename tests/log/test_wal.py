@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import random
 
 import pytest
 import trio
@@ -11,6 +12,7 @@ import trio.testing
 from engine.errors import ConfigError, LogLocked, LogTooNew, Overloaded, Stopping
 from engine.log import frames
 from engine.log.frames import SegmentHeader
+from engine.log.truncate import truncate_at
 from engine.log.verify import verify
 from engine.log.wal import open_wal
 from engine.records import Entry
@@ -266,3 +268,43 @@ async def test_what_operators_see(disk: SimulatedDisk, autojump_clock: trio.test
         assert (statistics["slow_syncs"], statistics["sync_s_max"]) == (1, pytest.approx(2))
         assert (statistics["segments"], statistics["bytes"]) == (1, SEGMENT_BYTES)
         assert (statistics["head"], statistics["first"], statistics["torn_bytes"]) == (2, 1, 0)
+
+
+@pytest.mark.parametrize("pad", [0, 4096])
+@pytest.mark.parametrize("seed", range(12))
+async def test_a_segment_that_is_full_to_the_brim(
+    disk: SimulatedDisk, pad: int, seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """However a process idles, ends or is killed behind the last batch, the mark still fits when it rolls."""
+    source = random.Random(seed)
+    async with open_log(disk, pad=pad) as wal:
+        writer = wal._commit.writer
+        assert writer is not None
+        room = writer.room - frames.entry_bytes(Entry("store:s1", 1, b"", b""))
+        await wal.append([Entry("store:s1", 1, b"", bytes(room - room % 8))])
+        assert writer.room == 0
+    for _ in range(6):
+        how = source.choice(("idle", "kill", "end", "truncate"))
+        if how == "truncate":
+            truncate_at(FOLDER, 1, disk)
+            continue
+        async with open_log(disk, pad=pad) as wal:
+            if how == "idle":
+                await trio.sleep(1)
+            disk.dead = how == "kill"
+        disk.restart()
+    async with open_log(disk, pad=pad) as wal:
+        assert await wal.append([Entry("store:s1", 2, b"", b"{}")]) == 2
+        assert wal.statistics()["segments"] == 2
+    assert verify(FOLDER, disk).ok
+    async with open_log(disk, pad=pad) as wal:
+        assert wal.head == 2
+
+
+async def test_numbers_that_are_too_large_for_the_format_are_refused(disk: SimulatedDisk) -> None:
+    """They are a fault of the caller and leave nothing behind."""
+    async with open_log(disk) as wal:
+        for entry in (Entry("x" * 70_000, 1, b"", b""), Entry("store:s1", 1 << 64, b"", b"")):
+            with pytest.raises(ValueError, match="version"):
+                await wal.append([entry])
+        assert await wal.append(entries("store:s1", 1, [10])) == 1
