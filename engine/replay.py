@@ -173,7 +173,7 @@ def _check(actor: Actor) -> None:
 
 
 async def _open_actors(host: Host, streams: set[str]) -> None:
-    missing = [stream for stream in streams if stream not in host.actors]
+    missing = sorted(stream for stream in streams if stream not in host.actors)
     saved = await host.checkpoint.load_states(missing)
     for stream in missing:
         actor = host.new_actor(stream)

@@ -141,7 +141,7 @@ class Upkeep:
         missed = set()
         states: list[SavedState] = []
         answers: list[tuple[str, str, Known]] = []
-        for count, stream in enumerate(streams):
+        for count, stream in enumerate(sorted(streams)):
             actor = self._host.actors[stream]  # a changed actor is never dropped
             try:
                 saved, unsaved = await actor.look(actor.saved_with_answers)
