@@ -280,6 +280,12 @@ class GroupCommit:
         writer.append(payload, entries, flags)
 
     def _written(self, result: outcome.Outcome[None]) -> None:
+        try:
+            self._complete(result)
+        except Exception as error:  # noqa: BLE001  there is no caller here that could be told of a bug
+            self.fail(error)
+
+    def _complete(self, result: outcome.Outcome[None]) -> None:
         self._busy = False
         error = result.error if isinstance(result, outcome.Error) else None
         if error is not None and not isinstance(error, NoSpace):

@@ -163,6 +163,22 @@ def test_flipped_bits_of_the_last_batch() -> None:
     print(f"{cases} cases")
 
 
+def test_recovery_seals_what_it_found() -> None:
+    """What the last process left unsealed is proven by the next one: later damage to it is no torn tail."""
+    disk, found = _made(False, [[300], [120]])
+    start, _end = _last_frame(disk)
+    run(0, _open_and_die, disk)
+    disk.restart()
+    assert run(0, _open, disk.copy())[0] == found
+    disk.flip(segment(1), start + 100, 0)
+    assert _refused(disk).offset == start
+
+
+async def _open_and_die(disk: SimulatedDisk) -> None:
+    async with open_log(disk):
+        disk.dead = True
+
+
 def test_flipped_bits_before_the_last_batch_are_refused() -> None:
     """A damaged frame with a good one behind it had been acknowledged."""
     disk, _ = _made(False, [[60], [50], [40]])

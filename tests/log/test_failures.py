@@ -188,6 +188,11 @@ async def test_a_roll_that_fails_is_taken_back(
             await wal.append(entries("store:s1", 2, [10]))
         await trio.sleep(1.1)
         assert await wal.append(entries("store:s1", 2, [10])) == 2  # fits into the old segment
+        for power in (False, True):
+            killed = disk.copy()
+            killed.power_cut() if power else killed.restart()
+            async with open_log(killed, acked_floor=2) as again:
+                assert again.head == 2
         assert await wal.append([Entry("store:s1", 3, b"", bytes(room // 2))]) == 3
         assert wal.statistics()["segments"] == 2
         disk.power_cut()
@@ -331,3 +336,17 @@ async def test_a_spare_that_cannot_be_made_is_no_failure(
         for version in range(8, 30):
             await wal.append(entries("store:s1", version, [3_000]))
         assert len(await read_all(wal)) == 29
+
+
+async def test_a_fault_of_ours_ends_the_log_and_nobody_waits_for_ever(disk: SimulatedDisk) -> None:
+    """Whatever goes wrong while a batch is being reported, the log fails instead of hanging."""
+
+    def broken(seconds: float, entries: int) -> None:
+        raise RuntimeError("a metric")
+
+    async with open_log(disk, on_sync=broken) as wal:
+        assert await wal.append(entries("store:s1", 1, [100])) == 1
+        failure = await wal.wait_failed()
+        assert isinstance(failure.__cause__, RuntimeError)
+        with pytest.raises(UnknownOutcome):
+            await wal.append(entries("store:s1", 2, [100]))

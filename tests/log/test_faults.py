@@ -138,6 +138,28 @@ def test_recovery_may_end_at_any_call() -> None:
     print(f"{cases} cases")
 
 
+def test_a_segment_whose_name_only_the_cache_has() -> None:
+    """Killed between naming a segment and syncing the folder, then without power at any call of recovery."""
+    cases = 0
+    for seed in range(1, 2 * SEEDS + 1):
+        probe = SimulatedDisk(seed)
+        run(seed, scenario, probe, Journal(), seed)
+        names = [call for call, text in enumerate(probe.trace, 1) if text.startswith("rename /data/spare /")]
+        for name in names[1:]:  # the first one is the log's birth
+            for call in range(1, 40):
+                disk, journal = SimulatedDisk(seed), Journal()
+                disk.fail_at = {name + 1: Fault.KILL}
+                run(seed, scenario, disk, journal, seed)
+                _next_process(disk, power=False)
+                disk.random.seed(call)
+                disk.fail_at = {disk.calls + call: Fault.POWER}
+                run(seed, _only_open, disk, journal)
+                _next_process(disk, power=True)
+                run(seed, _come_back, disk, journal)
+                cases += 1
+    print(f"{cases} cases")
+
+
 def test_a_plug_that_is_pulled_again_and_again() -> None:
     """Ten crashes in a row, at random calls of whatever the process is doing then."""
     for seed in range(60 * SEEDS):
