@@ -43,6 +43,13 @@ async def page_do(work: Callable[[], Any]) -> Any:
     return await trio.to_thread.run_sync(in_browser, work)
 
 
+async def until(page: Any, condition: str, value: Any = None) -> None:
+    """Wait until a condition holds in the page, which forbids the eval that Playwright's own wait needs."""
+    with trio.fail_after(30):
+        while not await page_do(lambda: page.evaluate(condition, value)):
+            await trio.sleep(0.05)
+
+
 @pytest.mark.slow
 async def test_screens_in_chromium_miss_nothing(
     chromium: Any, tmp_path: Path, seed: int, request: pytest.FixtureRequest
@@ -81,15 +88,13 @@ async def test_screens_in_chromium_miss_nothing(
             over = crowd.enough = True
         await proxy.heal()
         await crowd.wait_quiet(client)
-        await page_do(lambda: pages[0].wait_for_function("client.unsent === 0", timeout=30_000))
+        await until(pages[0], "() => client.unsent === 0")
         server_state = await client.sync(f"stores/{STORE}")
         for page in pages:
-            await page_do(
-                lambda page=page: page.wait_for_function(
-                    "(cursor) => client.cursor === cursor && client.status === 'live'",
-                    arg=server_state["cursor"],
-                    timeout=30_000,
-                )
+            await until(
+                page,
+                "(cursor) => client.cursor === cursor && client.status === 'live'",
+                server_state["cursor"],
             )
             assert await page_do(lambda page=page: page.evaluate("faults")) == []
             assert await page_do(lambda page=page: page.evaluate("client.state")) == server_state["state"]
