@@ -130,23 +130,21 @@ class Runner:
 
     async def run(self) -> None:
         """Follow the log for ever."""
-        types = self.reaction.types
+        types, wants = self.reaction.types, self.reaction.wants
         async with trio.open_nursery() as nursery:
             while True:
                 for record in await self._next():
                     self._read = record.position
-                    if type(record.event).__name__ in types and self._wants(record):
+                    try:
+                        wanted = type(record.event).__name__ in types and wants(record)
+                    except Exception:
+                        logger.exception("reaction %s: is this wanted?", self.reaction.name)
+                        wanted = True  # the handler will fail, too, and the record is parked
+                    if wanted:
                         self._take(record, nursery)
                 while len(self._open) - len(self._done) >= OPEN_MAX or len(self._open) >= SPAN_MAX:
                     self._room = trio.Event()
                     await self._room.wait()
-
-    def _wants(self, record: Committed) -> bool:
-        try:
-            return self.reaction.wants(record)
-        except Exception:
-            logger.exception("reaction %s: cannot tell whether it wants this", self.reaction.name)
-            return True  # the handler will fail, too, and the record is parked
 
     async def _next(self) -> list[Committed]:
         tail, log = self._host.tail, self._host.log
