@@ -38,6 +38,10 @@ FOLLOW = """async ([feed, token]) => {
 TAP = """(note) => client.send("create-order", {lines: [{product: "ramen", quantity: 1, note}]})"""
 
 
+LIVE = ".chip[data-status=live]"
+OPEN = {"PLACED", "ACCEPTED", "COOKING", "READY"}
+
+
 async def page_do(work: Callable[[], Any]) -> Any:
     """Do something in Playwright's thread while this one goes on."""
     return await trio.to_thread.run_sync(in_browser, work)
@@ -56,64 +60,75 @@ async def test_screens_in_chromium_miss_nothing(
 ) -> None:
     """Two tabs follow and tap through restarts and faults; in the end they show what the server has."""
     restarts: int = request.config.getoption("--restarts")
-    taps = 0
-    over = False
-
-    async def tap(page: Any) -> None:
-        nonlocal taps
-        while not over:
-            number, taps = taps, taps + 1
-            await page_do(lambda note=f"tap {number}": page.evaluate(TAP, note))
-            await trio.sleep(0.15)
-
     async with (
         open_server(tmp_path / "data", "--no-demo", env=KEEP_ALL) as (server, nursery),
         open_proxy(server.port) as proxy,
         open_crowd(server.base, seed, tables=2) as (crowd, client),
     ):
         context = await page_do(chromium.new_context)
-        pages = []
-        for _ in range(2):
-            page = await page_do(context.new_page)
-            await page_do(lambda page=page: page.goto(f"{proxy.base}/"))
-            await page_do(lambda page=page: page.evaluate(FOLLOW, [f"stores/{STORE}", token()]))
-            pages.append(page)
-        board = await page_do(context.new_page)
-        await page_do(lambda: board.goto(f"{proxy.base}/board/{STORE}?token={token()}"))
-        await page_do(lambda: board.wait_for_selector(".chip[data-status=live]"))
+        screens = Screens(proxy.base)
+        await screens.open(context)
         async with trio.open_nursery() as load:
             run_all(crowd, client, load)
-            load.start_soon(tap, pages[0])
+            load.start_soon(screens.tap)
             await trouble(server, nursery, proxy, crowd, random.Random(seed), restarts)
-            over = crowd.enough = True
+            screens.over = crowd.enough = True
         await proxy.heal()
         await crowd.wait_quiet(client)
-        await until(pages[0], "() => client.unsent === 0")
-        server_state = await client.sync(f"stores/{STORE}")
-        for page in pages:
-            await until(
-                page,
-                "(cursor) => client.cursor === cursor && client.status === 'live'",
-                server_state["cursor"],
-            )
-            assert await page_do(lambda page=page: page.evaluate("faults")) == []
-            assert await page_do(lambda page=page: page.evaluate("client.state")) == server_state["state"]
-        notes = [
-            line["note"] for order in server_state["state"]["orders"].values() for line in order["lines"]
-        ]
-        tapped = sorted(note for note in notes if note.startswith("tap "))
-        assert tapped == sorted(f"tap {number}" for number in range(taps))
-        assert await page_do(lambda: pages[0].evaluate("[sent.length, refused]")) == [taps, []]
-        statuses = set(await page_do(lambda: pages[0].evaluate("statuses")))
-        assert statuses - {"live"}, "the chip never said that something was wrong"
-        await page_do(lambda: board.wait_for_selector(".chip[data-status=live]", timeout=30_000))
-        tickets = "() => document.querySelectorAll('.ticket').length"
-        open_orders = [
-            order
-            for order in server_state["state"]["orders"].values()
-            if order["status"] in ("PLACED", "ACCEPTED", "COOKING", "READY")
-        ]
-        assert await page_do(lambda: board.evaluate(tickets)) == len(open_orders)
-        seen = await page_do(lambda: pages[0].evaluate("seen.length"))
-        print(f"{restarts} restarts, {taps} taps, {seen} events seen, statuses {sorted(statuses)}")
+        await screens.check(await client.sync(f"stores/{STORE}"))
+        statuses = sorted(set(await screens.look("statuses")))
+        seen = await screens.look("seen.length")
+        print(f"{restarts} restarts, {screens.taps} taps, {seen} events seen, statuses {statuses}")
+        assert statuses != ["live"], "the chip never said that something was wrong"
         await page_do(context.close)
+
+
+class Screens:
+    """Two tabs that follow the store with the client, one of which taps, and the board's own page."""
+
+    def __init__(self, base: str) -> None:
+        self.taps = 0
+        self.over = False
+        self._base = base
+        self._tabs: list[Any] = []
+        self._board: Any = None
+
+    async def open(self, context: Any) -> None:
+        for _ in range(2):
+            tab = await page_do(context.new_page)
+            await page_do(lambda tab=tab: tab.goto(f"{self._base}/"))
+            await page_do(lambda tab=tab: tab.evaluate(FOLLOW, [f"stores/{STORE}", token()]))
+            self._tabs.append(tab)
+        self._board = await page_do(context.new_page)
+        await page_do(lambda: self._board.goto(f"{self._base}/board/{STORE}?token={token()}"))
+        await page_do(lambda: self._board.wait_for_selector(LIVE))
+
+    async def tap(self) -> None:
+        """Order again and again until it is over."""
+        while not self.over:
+            note = f"tap {self.taps}"
+            self.taps += 1
+            await page_do(lambda note=note: self._tabs[0].evaluate(TAP, note))
+            await trio.sleep(0.15)
+
+    async def look(self, expression: str) -> Any:
+        """Evaluate something in the tab that taps."""
+        return await page_do(lambda: self._tabs[0].evaluate(expression))
+
+    async def check(self, synced: dict[str, Any]) -> None:
+        """Nothing is unsent, nothing was missed, and all show what the server has."""
+        orders = synced["state"]["orders"].values()
+        await until(self._tabs[0], "() => client.unsent === 0")
+        for tab in self._tabs:
+            here = "(cursor) => client.cursor === cursor && client.status === 'live'"
+            await until(tab, here, synced["cursor"])
+            assert await page_do(lambda tab=tab: tab.evaluate("faults")) == []
+            assert await page_do(lambda tab=tab: tab.evaluate("client.state")) == synced["state"]
+        notes = [line["note"] for order in orders for line in order["lines"]]
+        tapped = sorted(note for note in notes if note.startswith("tap "))
+        assert tapped == sorted(f"tap {number}" for number in range(self.taps))
+        assert await self.look("[sent.length, refused]") == [self.taps, []]
+        await page_do(lambda: self._board.wait_for_selector(LIVE, timeout=30_000))
+        open_orders = [order for order in orders if order["status"] in OPEN]
+        tickets = "(count) => document.querySelectorAll('.ticket').length === count"
+        await until(self._board, tickets, len(open_orders))
