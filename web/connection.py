@@ -63,7 +63,11 @@ class BoundedStream:
                 raise trio.BrokenResourceError("the client takes nothing")
 
     async def receive_some(self, bytes_max: int) -> bytes:
-        """Receive; while the connection lingers what comes is thrown away."""
+        """Receive; while the connection lingers what comes is thrown away, and once it is closing there is
+        nothing more.
+        """
+        if self._closed:
+            return b""
         self._reading = True
         try:
             data = bytes(await self._stream.receive_some(bytes_max))
