@@ -18,11 +18,19 @@ class Outcome(NamedTuple):
 
     The HTTP answer waits a little for the first event of type `done` or `refused` whose field `key` equals
     the same field of the command's result. A `refused` event has the fields `code` and `detail`.
+
+    Where there is more than one good end, `statuses` says which type of event puts which `status` into the
+    result (its `code` and `message` come along); `pending` is the status of those ends that are not final,
+    and of an answer that does not wait any longer: such an answer is 202. `collection` is where the entity
+    `key` shows its status when the event is out of reach.
     """
 
     done: str
     refused: str
     key: str
+    statuses: Mapping[str, str] = {}
+    pending: str = ""
+    collection: str = ""
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):

@@ -13,12 +13,18 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.domain.contract import Event
+from engine.domain.payment import OrderPayment
+from engine.domain.tax import Split, discounted, vat_in
 
+CREATED, PENDING_PAYMENT = "CREATED", "PENDING_PAYMENT"
+"""Before it is placed, where guests pay first: its stock is held until `hold_expires_at`."""
 PLACED, ACCEPTED, COOKING, READY, SERVED = "PLACED", "ACCEPTED", "COOKING", "READY", "SERVED"
-REJECTED, CANCELLED = "REJECTED", "CANCELLED"
-STAGES = {PLACED: 1, ACCEPTED: 2, COOKING: 3, READY: 4, SERVED: 5}
-"""How far an order has come; REJECTED and CANCELLED are no stages."""
-CLOSED = frozenset({SERVED, REJECTED, CANCELLED})
+REJECTED, CANCELLED, EXPIRED = "REJECTED", "CANCELLED", "EXPIRED"
+STAGES = {CREATED: 0, PENDING_PAYMENT: 0, PLACED: 1, ACCEPTED: 2, COOKING: 3, READY: 4, SERVED: 5}
+"""How far an order has come; REJECTED, CANCELLED and EXPIRED are no stages."""
+UNPAID = frozenset({CREATED, PENDING_PAYMENT})
+DEAD = frozenset({REJECTED, CANCELLED, EXPIRED})
+CLOSED = DEAD | {SERVED}
 
 WAITING = "WAITING"
 """Status of a line that is not ready yet; the others are READY and CANCELLED, as for orders."""
@@ -36,6 +42,7 @@ class OrderLine(Struct, frozen=True, gc=False):
     note: str
     by: str
     status: str = WAITING
+    tax_free: bool = False
 
 
 class Shipping(Struct, frozen=True, gc=False):
@@ -47,7 +54,12 @@ class Shipping(Struct, frozen=True, gc=False):
 
 
 class Order(Struct, frozen=True, gc=False):
-    """An order. A stage that was skipped has the time of the stage that followed."""
+    """An order. A stage that was skipped has the time of the stage that followed.
+
+    `total` is what it costs after the `discount` (of its `coupon`): `total - tax_free` contains `vat`.
+    `paid` and `refunded` are what was received for it and what went back; `payment` is its newest payment
+    at a gateway.
+    """
 
     order: str
     number: int
@@ -65,10 +77,22 @@ class Order(Struct, frozen=True, gc=False):
     closed_at: str | None = None
     reason: str | None = None
     shipping: Shipping | None = None
+    tax_free: int = 0
+    vat: int = 0
+    discount: int = 0
+    coupon: str | None = None
+    paid: int = 0
+    paid_lines: tuple[str, ...] = ()
+    refunded: int = 0
+    hold_expires_at: str | None = None
+    payment: OrderPayment | None = None
 
 
 class OrderChange(Struct, frozen=True, omit_defaults=True, gc=False):
-    """What became different in an order: a new `status`, or one `line` with its `line_status`."""
+    """What became different in an order: a new `status`, one `line` with its `line_status`, its newest
+    `payment`, `paid` more for it (`paid_lines`: for these), or `refunded` more of it. `hold_expires_at`
+    goes with a status before PLACED.
+    """
 
     order: str
     at: str
@@ -76,6 +100,11 @@ class OrderChange(Struct, frozen=True, omit_defaults=True, gc=False):
     reason: str | None = None
     line: str | None = None
     line_status: str = WAITING
+    payment: OrderPayment | None = None
+    paid: int = 0
+    paid_lines: tuple[str, ...] = ()
+    refunded: int = 0
+    hold_expires_at: str | None = None
 
 
 Copy = TypeVar("Copy", bound=Order)
@@ -98,10 +127,26 @@ def changed(order: Copy, change: OrderChange) -> Copy:
     """Return the order after the change. Total: a line that is not there changes nothing."""
     if change.line is not None:
         return _with_line(order, change.line, change.line_status)
+    if change.payment is not None:
+        order = replace(order, payment=change.payment)
+    if change.paid or change.refunded:
+        order = replace(
+            order,
+            paid=order.paid + change.paid,
+            paid_lines=order.paid_lines + change.paid_lines,
+            refunded=order.refunded + change.refunded,
+        )
+    return _with_status(order, change) if change.status is not None else order
+
+
+def _with_status(order: Copy, change: OrderChange) -> Copy:
     at = change.at
     match change.status:
+        case "CREATED" | "PENDING_PAYMENT" as status:
+            expires_at = change.hold_expires_at or order.hold_expires_at
+            return replace(order, status=status, closed_at=None, hold_expires_at=expires_at)
         case "PLACED":
-            return replace(order, status=PLACED, placed_at=order.placed_at or at)
+            return replace(order, status=PLACED, placed_at=order.placed_at or at, hold_expires_at=None)
         case "ACCEPTED":
             return replace(order, status=ACCEPTED, accepted_at=at)
         case "COOKING":
@@ -126,7 +171,7 @@ def changed(order: Copy, change: OrderChange) -> Copy:
             )
         case "SERVED":
             return replace(order, status=SERVED, served_at=at, closed_at=at)
-        case "REJECTED" | "CANCELLED" as status:
+        case "REJECTED" | "CANCELLED" | "EXPIRED" as status:
             return replace(order, status=status, closed_at=at, reason=change.reason)
         case _:
             return order
@@ -138,5 +183,19 @@ def _lines_turned(lines: tuple[OrderLine, ...], old: str, new: str) -> tuple[Ord
 
 def _with_line(order: Copy, line_id: str, status: str) -> Copy:
     lines = tuple(replace(line, status=status) if line.line == line_id else line for line in order.lines)
-    total = sum(line.price * line.quantity for line in lines if line.status != CANCELLED)
-    return replace(order, lines=lines, total=total)
+    left = priced(lines, order.discount)
+    return replace(order, lines=lines, total=left.amount, tax_free=left.tax_free, vat=vat_in(left.taxable))
+
+
+def priced(lines: tuple[OrderLine, ...], discount: int) -> Split:
+    """Return what the lines that are not cancelled cost by tax, after a discount of at most all of it."""
+    taxable = tax_free = 0
+    for line in lines:
+        if line.status == CANCELLED:
+            continue
+        if line.tax_free:
+            tax_free += line.price * line.quantity
+        else:
+            taxable += line.price * line.quantity
+    whole = Split(taxable, tax_free)
+    return discounted(whole, discount) if discount else whole

@@ -1,11 +1,13 @@
 """A payment as the shop holds it: what it is for, its one attempt at the gateway, and its refunds.
 
-Everything here is immutable: a change makes a new payment. A payment has at most one attempt, so whoever wants
-to try again after a refusal prepares another payment, and a charge always belongs to exactly one of them.
+Everything here is immutable: a change makes a new payment. A payment has at most one attempt, so whoever
+wants to try again after a refusal prepares another payment, and a charge always belongs to exactly one of
+them.
 
     PENDING ──approve──> REQUESTED ──> PAID | DECLINED | UNKNOWN
        │                                 UNKNOWN ──query──> PAID | DECLINED | MANUAL_REVIEW
-       └─ prepared with another method, or the order died: DROPPED      MANUAL_REVIEW ──person──> PAID | DECLINED
+       │                                               MANUAL_REVIEW ──person──> PAID | DECLINED
+       └─ prepared with another method, or the order died: DROPPED
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ Verdict = Literal["APPROVED", "DECLINED", "UNKNOWN"]
 """What a gateway's answer means."""
 
 
-class Share(Struct, frozen=True, omit_defaults=True, gc=False):
+class Share(Struct, frozen=True, gc=False):
     """How much of a payment is for which order; `lines` are those that it pays for, if it was split so."""
 
     order: str
@@ -42,14 +44,14 @@ class Share(Struct, frozen=True, omit_defaults=True, gc=False):
     lines: tuple[str, ...] = ()
 
 
-class Checkout(Struct, frozen=True, omit_defaults=True, gc=False):
+class Checkout(Struct, frozen=True, gc=False):
     """Where a guest pays: the gateway's page, and the gateway's own reference of it (never a secret)."""
 
     url: str
     ref: str = ""
 
 
-class Attempt(Struct, frozen=True, omit_defaults=True, gc=False):
+class Attempt(Struct, frozen=True, gc=False):
     """One request for a charge. `attempt` is also its idempotency key at the gateway; `ref` is what the guest
     brought from the gateway's page, `charge` the gateway's name of the charge.
     """
@@ -67,9 +69,9 @@ class Attempt(Struct, frozen=True, omit_defaults=True, gc=False):
     querying: bool = False
 
 
-class Refund(Struct, frozen=True, omit_defaults=True, gc=False):
-    """Money on its way back. `refund` is also its idempotency key at the gateway. `void`: a charge that no order
-    stands behind is cancelled; it is not part of what was captured.
+class Refund(Struct, frozen=True, gc=False):
+    """Money on its way back. `refund` is also its idempotency key at the gateway. `void`: a charge that no
+    order stands behind is cancelled; it is not part of what was captured.
     """
 
     refund: str
@@ -90,9 +92,10 @@ class Refund(Struct, frozen=True, omit_defaults=True, gc=False):
     next_try_at: str | None = None
 
 
-class Payment(Struct, frozen=True, omit_defaults=True, gc=False):
+class Payment(Struct, frozen=True, gc=False):
     """A payment. `order` is its payable (`None`: a table's bill, see `shares`); `provider` moves the money:
-    a gateway's name or `till`; `taxable` contains `vat`; `refunded` is what refunds have given or are giving back.
+    a gateway's name or `till`; `taxable` contains `vat`; `refunded` is what refunds have given or are
+    giving back.
     """
 
     payment: str
@@ -117,7 +120,7 @@ class Payment(Struct, frozen=True, omit_defaults=True, gc=False):
     refunds: tuple[Refund, ...] = ()
 
 
-class OrderPayment(Struct, frozen=True, omit_defaults=True, gc=False):
+class OrderPayment(Struct, frozen=True, gc=False):
     """What an order's guest has to know of its newest payment at a gateway."""
 
     payment: str

@@ -12,7 +12,7 @@ from engine.domain.fields import Delta, Id, Name, Price, Reason, Ref, Stock
 from engine.domain.product import OPTIONS_MAX, Option, check_options
 from engine.domain.store.announce import announce_items
 from engine.domain.store.state import Product, State, menu_item
-from engine.domain.store.stock import StockChange, announce_crossing, apply
+from engine.domain.store.stock import announce_crossing, moved
 from engine.errors import Rejected
 
 PRODUCTS_MAX = 1_000
@@ -107,7 +107,7 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
                 raise Rejected("stock_negative", f"{product.name}: there are {product.stock}, not {-delta}")
             if not delta:
                 return []
-            change = StockChange(name, product.stock, after)
+            change = moved(product, delta)
             return [StockAdjusted(name, change.before, after, reason), *announce_crossing(state, (change,))]
         case _:
             assert_never(command)
@@ -118,12 +118,13 @@ def evolve(state: State, event: Event) -> None:
     match event:
         case ProductPut():
             known = state.products.get(event.product)
-            state.products[event.product] = _product(event, known is not None and known.sold_out)
+            state.products[event.product] = _product(event, known)
         case SoldOutSet(product=name, sold_out=sold_out):
             if name in state.products:
                 state.products[name].sold_out = sold_out
-        case StockAdjusted(product=name, before=before, after=after):
-            apply(state, (StockChange(name, before, after),))
+        case StockAdjusted(product=name, after=after):
+            if name in state.products:
+                state.products[name].stock = after
         case _:
             assert_never(event)
 
@@ -149,7 +150,7 @@ def _put(state: State, command: PutProduct) -> list[contract.Event]:
         tax_free=command.tax_free,
         options=command.options,
     )
-    product = _product(event, known is not None and known.sold_out)
+    product = _product(event, known)
     if product == known:
         return []
     seen = menu_item(product, product.sold_out, product.stock)
@@ -158,16 +159,19 @@ def _put(state: State, command: PutProduct) -> list[contract.Event]:
     return [event, *announce_items(state, [seen])]
 
 
-def _product(event: ProductPut, sold_out: bool) -> Product:
+def _product(event: ProductPut, known: Product | None) -> Product:
+    counted = known is not None and known.stock is not None and event.stock is not None
     return Product(
         product=event.product,
         name=event.name,
         price=event.price,
         stock=event.stock,
-        sold_out=sold_out,
+        sold_out=known is not None and known.sold_out,
         station=event.station,
         tax_free=event.tax_free,
         options=event.options,
+        held=known.held if known is not None and counted else 0,
+        pinned=known.pinned if known is not None and counted else 0,
     )
 
 

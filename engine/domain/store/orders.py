@@ -18,6 +18,7 @@ from engine.domain.product import CHOSEN_MAX, extra_price
 from engine.domain.store import stock
 from engine.domain.store.state import SELF, State
 from engine.domain.store.stock import StockChange
+from engine.domain.tax import Split, vat_in
 from engine.errors import Rejected
 
 LINES_MAX = 100
@@ -82,6 +83,11 @@ class OrderCreated(contract.Event, frozen=True):
     sitting: int = 0
     shipping: Shipping | None = None
     stock: tuple[StockChange, ...] = ()
+    tax_free: int = 0
+    vat: int = 0
+    discount: int = 0
+    coupon: str | None = None
+    hold_expires_at: str | None = None
 
     def as_order(self) -> Order:
         """Return the order as everyone holds it at first."""
@@ -96,6 +102,11 @@ class OrderCreated(contract.Event, frozen=True):
             self.by,
             self.at if self.status == PLACED else None,
             shipping=self.shipping,
+            tax_free=self.tax_free,
+            vat=self.vat,
+            discount=self.discount,
+            coupon=self.coupon,
+            hold_expires_at=self.hold_expires_at,
         )
 
 
@@ -189,12 +200,27 @@ def _create(
             order = f"o{number}"
     elif order in state.orders or order in state.archived:
         raise Rejected("order_exists", f"There is an order {order} already")
-    lines, total, demand = _price(state, command.lines, number)
+    lines, whole, demand = _price(state, command.lines, number)
     changes = stock.take(state, demand) if demand else ()
     shipping = _shipping(command.shipping) if command.shipping is not None else None
     by, at = context.by, context.now
     events: list[contract.Event] = [
-        OrderCreated(order, number, PLACED, lines, total, by, at, table, user, sitting, shipping, changes),
+        OrderCreated(
+            order,
+            number,
+            PLACED,
+            lines,
+            whole.amount,
+            by,
+            at,
+            table,
+            user,
+            sitting,
+            shipping,
+            changes,
+            whole.tax_free,
+            vat_in(whole.taxable),
+        ),
         OrderPlaced(order, number),
     ]
     return events + stock.announce_crossing(state, changes) if changes else events
@@ -232,11 +258,11 @@ def _check_shop(state: State, command: CreateOrder) -> None:
 
 def _price(
     state: State, wishes: Sequence[Wish], number: int
-) -> tuple[tuple[OrderLine, ...], int, dict[str, int]]:
-    """Return the lines at the menu's prices, their sum, and what they need of counted products."""
+) -> tuple[tuple[OrderLine, ...], Split, dict[str, int]]:
+    """Return the lines at the menu's prices, their sum by tax, and what they need of counted products."""
     products = state.products
     lines: list[OrderLine] = []
-    total = 0
+    taxable = tax_free = 0
     demand: dict[str, int] = {}
     own_ids = False
     for wish in wishes:
@@ -256,13 +282,26 @@ def _price(
             line = f"o{number}-{len(lines) + 1}"
         else:
             own_ids = True
-        total += price * quantity
+        if product.tax_free:
+            tax_free += price * quantity
+        else:
+            taxable += price * quantity
         lines.append(
-            OrderLine(line, wish.product, product.name, quantity, price, wish.options, wish.note, wish.by)
+            OrderLine(
+                line,
+                wish.product,
+                product.name,
+                quantity,
+                price,
+                wish.options,
+                wish.note,
+                wish.by,
+                tax_free=product.tax_free,
+            )
         )
     if own_ids and len({line.line for line in lines}) != len(lines):
         raise Rejected("duplicate_line", "Each line needs an id of its own")
-    return tuple(lines), total, demand
+    return tuple(lines), Split(taxable, tax_free), demand
 
 
 def _shipping(destination: Destination) -> Shipping:

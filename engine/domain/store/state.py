@@ -25,7 +25,7 @@ class Shop(Struct, frozen=True, gc=False):
 
 class Product(Struct, gc=False):
     """A product as the shop sees it: `stock` is what can still be ordered, `sold_out` the switch set by
-    hand.
+    hand; `held` and `pinned` are pieces of orders that are not paid yet.
     """
 
     product: str
@@ -36,6 +36,18 @@ class Product(Struct, gc=False):
     station: str | None
     tax_free: bool
     options: tuple[Option, ...]
+    held: int = 0
+    pinned: int = 0
+
+
+class Hold(Struct, gc=False):
+    """Stock that is kept for an unpaid order: by product, until `deadline_ms`; while an `attempt` to pay is
+    open it is pinned, and no clock ends it.
+    """
+
+    deadline_ms: int
+    pieces: dict[str, int]
+    attempt: str | None = None
 
 
 class SeenTable(Struct, frozen=True, gc=False):

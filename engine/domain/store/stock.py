@@ -1,8 +1,12 @@
-"""Counted stock: taken when an order is made, given back once if it ends before it cooks, corrected by hand.
+"""The ledger of counted stock: each change is in one event, with every count before and after.
 
-`Product.stock` is what can still be ordered. What an order took stays in `State.taken` until it goes back
-or the kitchen uses it up, so nothing can be given back twice. Each change is in one event with the count
-before and after.
+What is in the house is available + held + pinned. `Product.stock` is what can still be ordered; `held` is
+kept for orders that are not paid yet (`engine.domain.store.holds`), `pinned` for those whose payment is
+under way: no clock gives that back.
+
+An order that is paid afterwards takes its pieces out at once. What it took stays in `State.taken` until it
+goes back or the kitchen uses it up, so nothing can be given back twice; an order that is paid first gets
+there when its pinned pieces are confirmed as sold.
 """
 
 from __future__ import annotations
@@ -16,16 +20,42 @@ from engine.domain.store.state import Product, State, menu_item
 from engine.errors import Rejected
 
 
-class StockChange(Struct, frozen=True, gc=False):
-    """The audit of one change of a product's count; its event says which order, and why."""
+class StockChange(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The audit of one change of a product's counts; its event says which order, and why. `before` and
+    `after` are what can be ordered.
+    """
 
     product: str
     before: int
     after: int
+    held_before: int = 0
+    held_after: int = 0
+    pinned_before: int = 0
+    pinned_after: int = 0
+
+    @property
+    def on_hand(self) -> int:
+        """What came into the house (or, negative, left it) by this change."""
+        before = self.before + self.held_before + self.pinned_before
+        return self.after + self.held_after + self.pinned_after - before
 
 
-def take(state: State, demand: dict[str, int]) -> tuple[StockChange, ...]:
-    """Return what `demand` (product -> pieces, all counted) does to the stock.
+def moved(product: Product, available: int = 0, held: int = 0, pinned: int = 0) -> StockChange:
+    """Return the change that adds these numbers (negative: takes away) to the counts of a counted product."""
+    assert product.stock is not None
+    return StockChange(
+        product.product,
+        product.stock,
+        product.stock + available,
+        product.held,
+        product.held + held,
+        product.pinned,
+        product.pinned + pinned,
+    )
+
+
+def take(state: State, demand: dict[str, int], *, hold: bool = False) -> tuple[StockChange, ...]:
+    """Return what `demand` (product -> pieces, all counted) does to the stock: sold, or on `hold`.
 
     Raises:
         Rejected: `sold_out`.
@@ -36,7 +66,7 @@ def take(state: State, demand: dict[str, int]) -> tuple[StockChange, ...]:
         left = product.stock or 0
         if left < wanted:
             raise Rejected("sold_out", f"{product.name}: {left} left, {wanted} ordered")
-        changes.append(StockChange(name, left, left - wanted))
+        changes.append(moved(product, -wanted, held=wanted if hold else 0))
     return tuple(changes)
 
 
@@ -48,7 +78,7 @@ def give_back(state: State, order: str, pieces: dict[str, int] | None = None) ->
         product = state.products.get(name)
         count = min(count, taken.get(name, 0))
         if product is not None and product.stock is not None and count:
-            changes.append(StockChange(name, product.stock, product.stock + count))
+            changes.append(moved(product, count))
     return tuple(changes)
 
 
@@ -59,6 +89,8 @@ def apply(state: State, changes: tuple[StockChange, ...]) -> None:
         product = products.get(change.product)
         if product is not None:
             product.stock = change.after
+            product.held = change.held_after
+            product.pinned = change.pinned_after
 
 
 def used_up(state: State, order: str) -> None:
