@@ -96,7 +96,7 @@ def parked(node: Host) -> list[dict[str, Any]]:
 
 
 def find_parked(node: Host, id: int) -> tuple[Runner, Parked]:
-    """Return a parked record that is the first of its stream, and the runner that parked it.
+    """Return a parked record that is the first of its lane, and the runner that parked it.
 
     Raises:
         KeyError: no such record.
@@ -105,9 +105,9 @@ def find_parked(node: Host, id: int) -> tuple[Runner, Parked]:
     for runner in node.runners:
         for parked in runner.parked:
             if parked.id == id:
-                if runner.first_parked(parked.stream).id != id:
+                if runner.first_parked(parked).id != id:
                     raise Rejected(
-                        "not_first", "an earlier record of this stream is parked; begin with that one"
+                        "not_first", "an earlier record that it waits for is parked; begin with that one"
                     )
                 return runner, parked
     raise KeyError(id)

@@ -1,10 +1,10 @@
-"""Reactions: what follows from records, at least once, in order per stream, with a durable position.
+"""Reactions: what follows from records, at least once, in order per lane, with a durable position.
 
-A reaction looks at every record of the log in order and handles those of its types. Records of one stream are
-handled one after the other, in a lane of their own; lanes run side by side. Its position is the last record
-before the oldest that is not yet done; checkpoints save it, and after a start it goes on from there. Handlers
-therefore see a record again after a crash, and hand on ids derived from the record so that the effect is
-once.
+A reaction looks at every record of the log in order and handles those of its types. Each belongs to a lane,
+its stream unless the reaction says another; records of one lane are handled one after the other, and lanes run
+side by side. A reaction's position is the last record before the oldest that is not yet done; checkpoints save
+it, and after a start it goes on from there. Handlers therefore see a record again after a crash, and hand on
+ids derived from the record so that the effect is once.
 
 A failed handler is tried again: 1 try + n retries, exponential backoff with full jitter. Attempts are
 counted before the handler runs, and the count outlives the process: the first attempt counts with the
@@ -12,9 +12,10 @@ record itself, each start that finds records which may have been tried writes th
 retry. But that a process ended says little about one record among many (the power may flap): those that
 several starts in a row have found are suspects, tried one at a time, each attempt written down before it
 begins. For them only these count, so a record that kills the process is parked in the end, and no other.
-While a stream has a parked record, its later records for this reaction are parked behind it; `replay` and
+While a lane has a parked record, its later records for this reaction are parked behind it; `replay` and
 `skip` let them go on.
-`Unavailable` (no space, too much waiting) is nobody's fault: it is waited out and not counted.
+`Unavailable` (no space, too much waiting) is nobody's fault: it is waited out and not counted, and a handler
+may raise it too, to say "not now".
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple, Protocol, TypeVar
 
+import msgspec
 import trio
 
 from engine.checkpoint import Checkpoint, Parked
@@ -54,28 +56,37 @@ SUSPECT_AFTER = 2
 OPEN_MAX = 1024
 """Records that one reaction has under way or waiting in lanes."""
 SPAN_MAX = 65_536
-"""Records from the oldest that is not done on: one stream that has to wait does not soon stop the others."""
+"""Records from the oldest that is not done on: one lane that has to wait does not soon stop the others."""
 
 T = TypeVar("T")
 
 logger = logging.getLogger("onda.reactions")
 
 
+def stream_of(record: Committed) -> str:
+    """Return the lane of reactions that do not say another: records of one stream keep their order."""
+    return record.stream
+
+
 class Reaction(NamedTuple):
     """What follows from some types of event.
 
     `handle` must be idempotent: it may see a record again. `types` are class names of events; of these,
-    `wants` says cheaply which records are worth handling.
+    `wants` says cheaply which records are worth handling. `lane` names what must be handled in order; it is
+    made from the record alone, as it is asked again after a start. `retries`: tries after the first one;
+    `None`: as `Config.reaction_retries` says.
     """
 
     name: str
     types: frozenset[str]
     handle: Callable[[Committed], Awaitable[None]]
     wants: Callable[[Committed], bool] = lambda _: True
+    lane: Callable[[Committed], str] = stream_of
+    retries: int | None = None
 
 
 class NotParked(KeyError):
-    """No such record is parked, or no longer as the first of its stream."""
+    """No such record is parked, or no longer as the first of its lane."""
 
 
 class Host(Protocol):
@@ -103,7 +114,7 @@ class Runner:
         self._reruns: list[tuple[int, int]] = []
         self._attempts: dict[int, int] = {}
         self._alone = trio.Lock()
-        self._parked: dict[str, list[Parked]] = {}
+        self._parked: dict[str, list[Parked]] = {}  # by lane
         self._parking = trio.Lock()
 
     @property
@@ -113,8 +124,8 @@ class Runner:
 
     @property
     def parked(self) -> list[Parked]:
-        """Records that wait for an operator, in the order of the log within each stream."""
-        return [parked for stream in self._parked.values() for parked in stream]
+        """Records that wait for an operator, in the order of the log within each lane."""
+        return [parked for queue in self._parked.values() for parked in queue]
 
     async def load(self) -> None:
         """Read what earlier runs have left, and write down that this start may try records again."""
@@ -126,7 +137,7 @@ class Runner:
             self._reruns.append((self._read, host.log.head))
         for parked in await host.checkpoint.parked():
             if parked.reaction == name:
-                self._parked.setdefault(parked.stream, []).append(parked)
+                self._parked.setdefault(self._lane_of_parked(parked), []).append(parked)
 
     async def run(self) -> None:
         """Follow the log for ever."""
@@ -166,22 +177,36 @@ class Runner:
 
     def _take(self, record: Committed, nursery: trio.Nursery) -> None:
         self._open.append(record.position)
-        lane = self._lanes.get(record.stream)
+        name = self._lane_of(record)
+        lane = self._lanes.get(name)
         if lane is None:
-            self._lanes[record.stream] = deque((record,))
-            nursery.start_soon(self._run_lane, record.stream)
+            self._lanes[name] = deque((record,))
+            nursery.start_soon(self._run_lane, name)
         else:
             lane.append(record)
 
-    async def _run_lane(self, stream: str) -> None:
-        lane = self._lanes[stream]
+    async def _run_lane(self, name: str) -> None:
+        lane = self._lanes[name]
         while lane:
             record = lane[0]
-            await self._handle(record)
+            await self._handle(record, name)
             lane.popleft()
             self._attempts.pop(record.position, None)
             self._finish(record.position)
-        del self._lanes[stream]
+        del self._lanes[name]
+
+    def _lane_of(self, record: Committed) -> str:
+        try:
+            return self.reaction.lane(record)
+        except Exception:
+            logger.exception("reaction %s: which lane is this?", self.reaction.name)
+            return record.stream  # the handler will most likely fail, too, and the record is parked
+
+    def _lane_of_parked(self, parked: Parked) -> str:
+        try:
+            return self._lane_of(_from_parked(parked))
+        except (KeyError, msgspec.DecodeError):  # written by another version: an operator has to skip it
+            return parked.stream
 
     def _finish(self, position: int) -> None:
         self._done.add(position)
@@ -189,31 +214,32 @@ class Runner:
             self._done.discard(self._open.popleft())
         self._room.set()
 
-    async def _handle(self, record: Committed) -> None:
+    async def _handle(self, record: Committed, lane: str) -> None:
         """Bring one record to its end: handled, or parked."""
-        if record.stream in self._parked:
+        if lane in self._parked:
             async with self._parking:  # once a replay is through there is nothing more to wait for
-                if record.stream in self._parked:
-                    await self._park(record, 0, "an earlier record of this stream is parked")
+                if lane in self._parked:
+                    await self._park(record, lane, 0, f"an earlier record of {lane} is parked")
                     return
         config, name = self._host.config, self.reaction.name
+        retries = config.reaction_retries if self.reaction.retries is None else self.reaction.retries
         starts = sum(low < record.position <= high for low, high in self._reruns)
         suspect = starts >= SUSPECT_AFTER
         counted = self._attempts.get(record.position, 0)
         attempt = counted + 1 if suspect else max(counted, 1) + starts
         last = "the process ended during each attempt"
-        while attempt <= 1 + config.reaction_retries:
+        while attempt <= 1 + retries:
             error = await (self._try_alone(record, attempt) if suspect else self._try(record))
             if error is None:
                 self._host.metrics.reactions.labels(name, "done").inc()
                 return
             last = f"{type(error).__name__}: {error}"
             attempt += 1
-            if attempt <= 1 + config.reaction_retries:
+            if attempt <= 1 + retries:
                 self._host.metrics.reactions.labels(name, "retried").inc()
                 await self._count(record, attempt)
                 await trio.sleep(backoff_s(attempt - 2, config))
-        await self._park(record, attempt - 1, last)
+        await self._park(record, lane, attempt - 1, last)
 
     async def _try_alone(self, record: Committed, attempt: int) -> Exception | None:
         async with self._alone:
@@ -256,7 +282,7 @@ class Runner:
             else:
                 return None
 
-    async def _park(self, record: Committed, attempts: int, error: str) -> None:
+    async def _park(self, record: Committed, lane: str, attempts: int, error: str) -> None:
         name = self.reaction.name
         logger.error("%s parked %s %d: %s", name, record.stream, record.version, error)
         parked = Parked(
@@ -264,7 +290,7 @@ class Runner:
             self._host.clock.now_ms(),
         )  # fmt: skip
         stored = await self._keep_trying(lambda: self._host.checkpoint.park(parked))
-        queue = self._parked.setdefault(record.stream, [])
+        queue = self._parked.setdefault(lane, [])
         if all(other.id != stored.id for other in queue):
             queue.append(stored)
         self._host.metrics.reactions.labels(name, "parked").inc()
@@ -278,9 +304,9 @@ class Runner:
                 await trio.sleep(backoff_s(waited, self._host.config))
                 waited = min(waited + 1, 16)
 
-    def first_parked(self, stream: str) -> Parked:
-        """Return the record that holds the others of its stream."""
-        return self._parked[stream][0]
+    def first_parked(self, parked: Parked) -> Parked:
+        """Return the record that holds this one: the first of its lane, which may be itself."""
+        return next(queue[0] for queue in self._parked.values() if parked in queue)
 
     async def resume(self, parked: Parked, *, skip: bool) -> None:
         """Handle a parked record again, once, or skip it for good; then handle those that stand behind it.
@@ -290,7 +316,8 @@ class Runner:
             Exception: what the handler raised; that record stays parked, as the first.
         """
         async with self._parking:
-            queue = self._parked.get(parked.stream, [])
+            lane = self._lane_of_parked(parked)
+            queue = self._parked.get(lane, [])
             if not queue or queue[0].id != parked.id:
                 raise NotParked(parked.id)
             while queue:
@@ -299,7 +326,7 @@ class Runner:
                 skip = False
                 await self._host.checkpoint.unpark(queue[0].id)
                 del queue[0]
-            del self._parked[parked.stream]
+            del self._parked[lane]
 
 
 def backoff_s(retry: int, config: Config) -> float:

@@ -174,3 +174,45 @@ def test_deadlines_that_move_do_not_pile_up() -> None:
     assert len(timers._heap) <= 2 * STALE_MAX
     timers._fire(2_000_000)
     assert woken == ["other", STORE]
+
+
+async def test_a_reaction_may_name_its_own_lanes(tmp_path: Path) -> None:
+    """Order and parking are per lane: other records of the stream go on, also after a restart."""
+    recorder = Recorder()
+    recorder.fail["s1/a1"] = 100
+
+    def by_letter(record: Committed) -> str:
+        return record.event.order[0]  # type: ignore[attr-defined]
+
+    lettered = Reaction("test", CREATED, recorder, lane=by_letter)
+    async with open_node(config(str(tmp_path)), reactions=[lettered]) as node:
+        await make_shop(node)
+        await place(node, "a1", "b1", "a2", "b2")
+        await wait_until(lambda: len(node.parked()) == 2)
+        await wait_until(lambda: "s1/b2" in recorder.seen)
+        assert "s1/a2" not in recorder.seen
+    recorder.seen.clear()
+    async with open_node(config(str(tmp_path)), reactions=[lettered]) as node:
+        await place(node, "a3", "b3")
+        await wait_until(lambda: len(node.parked()) == 3)
+        await wait_until(lambda: recorder.seen == ["s1/b3"])
+        with pytest.raises(Rejected) as refused:
+            await node.replay_parked(node.parked()[1]["id"])
+        assert refused.value.code == "not_first"
+        recorder.fail.clear()
+        await node.replay_parked(node.parked()[0]["id"])
+        assert recorder.seen == ["s1/b3", "s1/a1", "s1/a2", "s1/a3"]
+        assert not node.parked()
+
+
+async def test_a_reaction_may_have_its_own_number_of_retries() -> None:
+    """1 + `retries` attempts, whatever the setting says."""
+    recorder = Recorder()
+    recorder.fail["s1/a"] = 100
+    once = Reaction("once", CREATED, recorder, retries=0)
+    async with open_node(config(reaction_retries=9), reactions=[once]) as node:
+        await make_shop(node)
+        await place(node, "a")
+        await wait_until(lambda: len(node.parked()) == 1)
+        assert node.parked()[0]["attempts"] == 1
+        assert recorder.seen == ["s1/a"]
