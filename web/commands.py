@@ -1,17 +1,16 @@
-"""Commands: from a request's bytes to the engine and back, and the wait for what settles them elsewhere."""
+"""Commands: from a request's bytes to the engine and back."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
 
-import msgspec
 import trio
 
-from engine import Answer, Cursor, Frame, Node, codec
-from engine.domain.contract import Command, Outcome
-from engine.errors import Lagging, Stopping, UnknownOutcome
+from engine import codec
+from engine.domain.contract import Command
+from engine.errors import UnknownOutcome
 from web.messages import Headers, Problem, Request, Response, json_response
+from web.outcomes import Done, settle
 from web.rights import check_send
 from web.site import FeedPath, Site
 from web.tokens import Identity
@@ -21,31 +20,6 @@ ASK_S_MAX = 10.0
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
 _JSON = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?\Z', re.IGNORECASE)
-
-
-class _Settled(msgspec.Struct):
-    data: dict[str, Any]
-
-
-_decode_settled = msgspec.json.Decoder(_Settled).decode
-
-
-class Done(NamedTuple):
-    """A command's answer. `settled` is the envelope that settled it; `pending`: none came in time."""
-
-    answer: Answer
-    settled: bytes | None = None
-    pending: bool = False
-
-
-class Refusal(Exception):
-    """The work that a command started was refused elsewhere; `code` and `detail` are that event's."""
-
-    def __init__(self, code: str, detail: str, replayed: bool) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-        self.replayed = replayed
 
 
 def find_command(kind: str, name: str) -> type[Command] | None:
@@ -76,41 +50,7 @@ async def run(site: Site, who: Identity, feed: FeedPath, name: str, body: bytes,
         raise UnknownOutcome
     if command.outcome is None:
         return Done(answer)
-    return await _settle(site, feed.stream, answer, command.outcome)
-
-
-async def _settle(site: Site, stream: str, answer: Answer, outcome: Outcome) -> Done:
-    value = msgspec.json.decode(answer.result).get(outcome.key)
-    if value is None:
-        return Done(answer)
-    frame = None
-    with trio.move_on_after(site.config.outcome_wait_s):
-        frame = await _wait_outcome(site.node, stream, Cursor.parse(answer.cursor), outcome, value)
-    if frame is None:
-        return Done(answer, pending=True)
-    if frame.type == outcome.refused:
-        data = _decode_settled(frame.body).data
-        raise Refusal(data["code"], data["detail"], answer.replayed)
-    return Done(answer, settled=frame.body)
-
-
-async def _wait_outcome(
-    node: Node, stream: str, after: Cursor, outcome: Outcome, value: object
-) -> Frame | None:
-    """Return the frame that settles the command; `None` when the feed does not reach back or on so far."""
-    with await node.subscribe(stream, after=after) as feed:
-        if feed.snapshot is not None:
-            return None
-        try:
-            while True:
-                for frame in feed.take():
-                    if frame.type not in (outcome.done, outcome.refused):
-                        continue
-                    if _decode_settled(frame.body).data.get(outcome.key) == value:
-                        return frame
-                await feed.wait()
-        except (Lagging, Stopping):
-            return None
+    return await settle(site, feed.stream, answer, command.outcome)
 
 
 def encode_answer(done: Done) -> bytes:
@@ -120,7 +60,7 @@ def encode_answer(done: Done) -> bytes:
     return b'{"cursor":"%s","events":[%s],"result":%s}' % (
         answer.cursor.encode(),
         b",".join(events),
-        answer.result,
+        done.result,
     )
 
 

@@ -33,9 +33,9 @@ from engine import Subscription
 from engine.domain.times import to_text
 from engine.errors import Crashed, Lagging, Malformed, OndaError, Stopping
 from web import commands, wire
-from web.commands import Refusal
 from web.ending import Ending
 from web.messages import Problem
+from web.outcomes import Refusal
 from web.reading import read_cursor
 from web.site import Site, check_feed, parse_feed
 from web.streaming import FEEDS_MAX

@@ -10,8 +10,8 @@ import structlog
 
 from engine.errors import OndaError, Rejected, Unavailable
 from web import commands, ops, reading, reference, streaming
-from web.commands import Refusal
 from web.messages import BODY_BYTES_MAX, TARGET_BYTES_MAX, Headers, Problem, Request, Response, allow
+from web.outcomes import Refusal
 from web.site import FeedPath, Site, check_feed, parse_feed
 
 STATUS = {
