@@ -23,10 +23,14 @@ Note = Annotated[str, Meta(max_length=500)]
 Reason = Annotated[str, Meta(min_length=1, max_length=500)]
 Body = Annotated[str, Meta(max_length=2_000)]
 
+Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?Z(?!\n)$")]
+"""RFC 3339, UTC, to the millisecond; `engine.domain.times` reads it."""
+
 Quantity = Annotated[int, Meta(ge=1, le=999)]
 Price = Annotated[int, Meta(ge=0, le=100_000_000)]
 Stock = Annotated[int, Meta(ge=0, le=1_000_000)]
 Delta = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
+CouponStock = Annotated[int, Meta(ge=1, le=1_000_000)]
 Guests = Annotated[int, Meta(ge=1, le=999)]
 HoldSeconds = Annotated[int, Meta(ge=1, le=3600)]
 

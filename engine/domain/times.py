@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+from engine.errors import Rejected
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -29,3 +31,15 @@ def to_ms(text: str) -> int:
     if moment.tzinfo is None:
         raise ValueError("a time needs its zone")
     return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def read_time(text: str | None) -> str | None:
+    """Return a time from a command as it is kept, with all three digits of its ms; None stays None.
+
+    Raises:
+        Rejected: `time_invalid`.
+    """
+    try:
+        return None if text is None else to_text(to_ms(text))
+    except (ValueError, OverflowError):
+        raise Rejected("time_invalid", f"{text} is no time: write 2026-11-20T18:15:30.000Z") from None

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from engine.domain import DOMAINS
 from engine.domain.contract import members
+from engine.domain.coupon import Discount
 from engine.domain.order import Order, OrderChange, OrderLine
 from tests.harness_domain import NOW, Stream, check_replay
 
@@ -17,8 +18,9 @@ st.register_type_strategy(
     OrderChange,
     st.builds(OrderChange, order=few, at=st.just(NOW), status=st.sampled_from(["READY", "CANCELLED", None])),
 )
+st.register_type_strategy(Discount, st.sampled_from([Discount(1000), Discount(percent=10, cap=500)]))
 
-_REFERENCES = {"order", "line", "product", "call", "table", "notice", "store", "user"}
+_REFERENCES = {"coupon", "order", "line", "product", "call", "table", "notice", "store", "user"}
 
 
 def event_of(kind):
@@ -30,7 +32,8 @@ def event_of(kind):
             for field in msgspec.structs.fields(event)
             if field.name in _REFERENCES and field.type is str
         }
-        times = {field.name: st.just(NOW) for field in msgspec.structs.fields(event) if field.name == "at"}
+        names = [field.name for field in msgspec.structs.fields(event)]
+        times = {name: st.just(NOW) for name in names if name == "at" or name.endswith("_at")}
         if "status" in event.__struct_fields__:
             fields["status"] = st.sampled_from(["PLACED", "COOKING", "READY"])
         return st.builds(event, **fields, **times)

@@ -10,8 +10,10 @@ from typing import Any
 
 import msgspec
 
+from engine.domain.coupon import Discount
 from engine.domain.store.cancelling import CancelLine, CancelOrder, RejectOrder
 from engine.domain.store.closing import RECALL_MS, ArchiveOrders
+from engine.domain.store.coupons import RETIRE_MS, CreateCoupon, IssueCoupon, RetireCoupons
 from engine.domain.store.kitchen import (
     AcceptOrder,
     MarkItemReady,
@@ -26,6 +28,7 @@ from engine.domain.store.shop import CloseStore, ConfigureStore, OpenStore, Paus
 from engine.domain.table.calls import AnswerCall, CallStaff
 from engine.domain.table.cart import AddToCart, ChangeQuantity, RemoveFromCart, SubmitCart
 from engine.domain.table.sitting import CloseTable, OpenTable
+from engine.domain.times import to_ms
 from engine.domain.user import Notify
 from tests.domain.shop_given import EXTRA, SIZE
 from tests.harness_domain import World
@@ -38,7 +41,11 @@ EVENING: list[tuple[str, Any]] = [
     (SHOP, PutProduct("tteok", "떡볶이", 4000, stock=20, station="hot", options=(SIZE, EXTRA))),
     (SHOP, PutProduct("kimbap", "김밥", 3000, stock=5, tax_free=True)),
     (SHOP, OpenStore()),
+    (SHOP, CreateCoupon("welcome", "첫 주문 천 원", 1000, 10, "2027-01-01T00:00:00Z", "2027-06-01T00:00:00Z")),
     (TABLE, OpenTable(2)),
+    (SHOP, CreateCoupon("tenth", "열 명에게", Discount(percent=10, cap=2000, minimum=5000), 10)),
+    (SHOP, IssueCoupon("welcome", "u1")),
+    (SHOP, IssueCoupon("tenth", table="3")),
     (TABLE, AddToCart("tteok", 1, ("large", "egg"), "맵게", "민지")),
     (TABLE, AddToCart("kimbap", 9)),
     (TABLE, AddToCart("kimbap", 1)),
@@ -71,6 +78,7 @@ EVENING: list[tuple[str, Any]] = [
     (USER, Notify("주문이 준비됐어요", "카운터로 와 주세요", "/u/u1")),
     (SHOP, CloseStore()),
     (SHOP, ArchiveOrders()),
+    (SHOP, RetireCoupons()),
 ]
 
 
@@ -80,6 +88,8 @@ def evening() -> dict[str, Any]:
     for stream, command in EVENING:
         if isinstance(command, ArchiveOrders):
             world.now_ms += RECALL_MS
+        if isinstance(command, RetireCoupons):
+            world.now_ms = to_ms("2027-06-01T00:00:00Z") + RETIRE_MS
         world.ask(stream, command)
         world.settle()
     found: dict[str, Any] = {}

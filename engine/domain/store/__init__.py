@@ -10,8 +10,7 @@ from typing import Any
 
 from engine.domain import contract
 from engine.domain.contract import Context, by_type
-from engine.domain.store import cancelling, closing, kitchen, menu, orders, shop, tables
-from engine.domain.store.closing import deadline
+from engine.domain.store import cancelling, closing, coupons, kitchen, menu, orders, shop, tables
 from engine.domain.store.state import COLLECTIONS, State
 from engine.errors import Rejected
 
@@ -36,15 +35,25 @@ Command = (
     | cancelling.Command
     | closing.Command
     | tables.Command
+    | coupons.Command
 )
 Event = (
-    shop.Event | menu.Event | orders.Event | kitchen.Event | cancelling.Event | closing.Event | tables.Event
+    shop.Event
+    | menu.Event
+    | orders.Event
+    | kitchen.Event
+    | cancelling.Event
+    | closing.Event
+    | tables.Event
+    | coupons.Event
 )
 
-_CONCEPTS = (shop, menu, orders, kitchen, cancelling, closing, tables)
+_CONCEPTS = (shop, menu, orders, kitchen, cancelling, closing, tables, coupons)
 _DECIDE = by_type(_CONCEPTS, "Command", "decide")
 _EVOLVE = by_type(_CONCEPTS, "Event", "evolve")
 _TOUCHED = by_type(_CONCEPTS, "Event", "touched")
+_DEADLINES = (closing.deadline, coupons.deadline)
+"""Each says when its part of the state next wants to be woken, and with which command."""
 
 
 def decide(state: State, command: Command, context: Context) -> list[contract.Event]:
@@ -81,12 +90,24 @@ def answer(state: State, command: Command, events: list[contract.Event]) -> dict
             "status": created.status,
             "hold_expires_at": None,
         }
+    if isinstance(command, coupons.Command):
+        return coupons.answer(state, command, events)
     if isinstance(command, menu.AdjustStock):
         return {"product": command.product, "stock": state.products[command.product].stock}
     if isinstance(command, kitchen.Command | cancelling.Command):
         order = state.orders[command.order]
         return {"order": order.order, "status": order.status, "total": order.total}
     return {}
+
+
+def deadline(state: State) -> tuple[int, Any] | None:
+    """Return when the shop next wants to be woken, and the command that it then gets."""
+    soonest = None
+    for part in _DEADLINES:
+        due = part(state)
+        if due is not None and (soonest is None or due[0] < soonest[0]):
+            soonest = due
+    return soonest
 
 
 def fences(event: Event) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from engine.domain.contract import Event
+from engine.domain.coupon import Offer
 from engine.domain.product import MenuItem, ShopSign
-from engine.domain.store.state import SELF, State, menu_item, shop_sign
+from engine.domain.store.state import SELF, Coupon, State, menu_item, shop_sign
 
 ANNOUNCED_MAX = 500
 """Products and choices from which on the rest of a menu goes into another event: some 50 KB."""
@@ -24,6 +25,14 @@ class MenuAnnounced(Event, frozen=True):
     shop: ShopSign | None = None
 
 
+class OffersAnnounced(Event, frozen=True):
+    """Tables are told which coupons there are, and which are no more (`gone`)."""
+
+    tables: tuple[str, ...]
+    offers: tuple[Offer, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
 def announce_items(state: State, items: Iterable[MenuItem]) -> list[Event]:
     """Tell all open tables about products; `[]` when no table is open or there is nothing to tell."""
     products = tuple(items)
@@ -35,6 +44,17 @@ def announce_items(state: State, items: Iterable[MenuItem]) -> list[Event]:
 def announce_shop(state: State, sign: ShopSign) -> list[Event]:
     """Tell all open tables about the shop itself; `[]` when no table is open."""
     return [MenuAnnounced(tuple(state.sittings), shop=sign)] if state.sittings else []
+
+
+def announce_offers(state: State, offers: Iterable[Offer] = (), gone: tuple[str, ...] = ()) -> list[Event]:
+    """Tell all open tables about coupons; `[]` when no table is open."""
+    return [OffersAnnounced(tuple(state.sittings), tuple(offers), gone)] if state.sittings else []
+
+
+def offer_of(coupon: Coupon) -> Offer:
+    """Return a coupon as guests see it."""
+    window = coupon.starts_at, coupon.expires_at
+    return Offer(coupon.coupon, coupon.name, coupon.discount, coupon.remaining, *window)
 
 
 def announce_all(state: State, table: str) -> list[Event]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from engine.domain.coupon import Discount
 from engine.domain.fields import PaymentMode
 from engine.domain.order import Order
 from engine.domain.product import MenuItem, Option, ShopSign
@@ -68,6 +69,49 @@ class RingingCall(Struct, frozen=True, gc=False):
     called_at: str
 
 
+class Coupon(Struct, frozen=True, gc=False):
+    """A coupon as the shop sees it: of its `stock`, `issued` are in somebody's hands, `redeemed` of them
+    used.
+    """
+
+    coupon: str
+    name: str
+    discount: Discount
+    stock: int
+    remaining: int
+    issued: int
+    redeemed: int
+    starts_at: str | None
+    expires_at: str | None
+
+
+class Use(Struct, frozen=True, array_like=True, gc=False):
+    """The newest order for which a holder used a coupon; not `live` once the coupon came back."""
+
+    order: str
+    live: bool
+
+
+class Special(Struct, frozen=True, array_like=True, gc=False):
+    """A product's price in an open campaign, and from when to when (ms) that may be open at all."""
+
+    price: int
+    opens_ms: int
+    closes_ms: int | None
+
+    def holds(self, now_ms: int) -> bool:
+        """Whether it is in force: a clock that was set back, or a late closing, ends it too."""
+        return self.opens_ms <= now_ms and (self.closes_ms is None or now_ms < self.closes_ms)
+
+
+class Issues(Struct):
+    """Who has a coupon: `sequences` by holder; `uses` of those who ever used it, and `holders` by order."""
+
+    sequences: dict[str, int] = {}
+    uses: dict[str, Use] = {}
+    holders: dict[str, str] = {}
+
+
 class State(Struct):
     """A shop. The first five are the collections that readers see.
 
@@ -76,7 +120,8 @@ class State(Struct):
         number of the party that sits there. taken: what each order took out of counted stock and may still
         give back, by product: gone once it cooks. closed: closed orders that can still be recalled, oldest
         first, and when they closed (ms). archived: ids of orders that have left, oldest first, so that they
-        are not taken again soon.
+        are not taken again soon. issues: who has which coupon, by coupon. coupon_ends: when coupons leave
+        (ms), soonest first. priced: prices of open campaigns, by product and campaign.
     """
 
     shop: dict[str, Shop] = {}
@@ -84,14 +129,18 @@ class State(Struct):
     orders: dict[str, Order] = {}
     tables: dict[str, SeenTable] = {}
     calls: dict[str, RingingCall] = {}
+    coupons: dict[str, Coupon] = {}
     number: int = 0
     sittings: dict[str, int] = {}
     taken: dict[str, dict[str, int]] = {}
     closed: dict[str, int] = {}
     archived: dict[str, bool] = {}
+    issues: dict[str, Issues] = {}
+    coupon_ends: dict[str, int] = {}
+    priced: dict[str, dict[str, Special]] = {}
 
 
-COLLECTIONS = ("shop", "products", "orders", "tables", "calls")
+COLLECTIONS = ("shop", "products", "orders", "tables", "calls", "coupons")
 
 
 def menu_item(product: Product, sold_out: bool, stock: int | None) -> MenuItem:
