@@ -14,9 +14,9 @@ taken, and the log is sealed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -39,6 +39,8 @@ from engine.supervisor import supervise
 from engine.tail import Tail
 from engine.timers import Timers
 from engine.upkeep import Upkeep
+
+T = TypeVar("T")
 
 logger = logging.getLogger("onda.node")
 
@@ -167,6 +169,24 @@ class Node:
         await trio.lowlevel.checkpoint()
         return True
 
+    def loaded_version(self, stream: str) -> int | None:
+        """Return the version of a stream's state in memory; `None` when it is not there, and so not
+        changing either.
+        """
+        actor = self.actors.get(stream)
+        return actor.version if actor is not None and actor.loaded else None
+
+    async def examine(self, stream: str, look: Callable[[Any, int], T]) -> T:
+        """Return what `look` makes of a stream's durable state and its version; it must not change or keep
+        the state.
+
+        Raises:
+            Rejected: `unknown_store`.
+        """
+        self._check_exists(stream)
+        actor = self._actor(stream)
+        return await actor.look(lambda: look(actor.state, actor.version))
+
     def _check_exists(self, stream: str) -> None:
         kind, ids = split_stream(stream)
         if kind == "store" and stream not in self._stores:
@@ -174,6 +194,11 @@ class Node:
         self._check_parent(kind, ids)
 
     # Operators
+
+    @property
+    def stores(self) -> list[str]:
+        """The streams of all stores."""
+        return sorted(self._stores)
 
     @property
     def writable(self) -> bool:
