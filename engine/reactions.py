@@ -1,10 +1,10 @@
 """Reactions: what follows from records, at least once, in order per lane, with a durable position.
 
 A reaction looks at every record of the log in order and handles those of its types. Each belongs to a lane,
-its stream unless the reaction says another; records of one lane are handled one after the other, and lanes run
-side by side. A reaction's position is the last record before the oldest that is not yet done; checkpoints save
-it, and after a start it goes on from there. Handlers therefore see a record again after a crash, and hand on
-ids derived from the record so that the effect is once.
+its stream unless the reaction says another; records of one lane are handled one after the other, and lanes
+run side by side. A reaction's position is the last record before the oldest that is not yet done;
+checkpoints save it, and after a start it goes on from there. Handlers therefore see a record again after a
+crash, and hand on ids derived from the record so that the effect is once.
 
 A failed handler is tried again: 1 try + n retries, exponential backoff with full jitter. Attempts are
 counted before the handler runs, and the count outlives the process: the first attempt counts with the
@@ -32,10 +32,8 @@ import trio
 
 from engine.checkpoint import Checkpoint, Parked
 from engine.clock import Clock
-from engine.codec import decode_envelope, decode_event
 from engine.config import Config
 from engine.errors import (
-    CursorUnusable,
     LogCorrupt,
     LogFailed,
     OndaError,
@@ -46,11 +44,10 @@ from engine.errors import (
 from engine.log import Log
 from engine.mailbox import Committed
 from engine.metrics import Metrics
+from engine.onward import read_onward, to_committed
 from engine.records import Entry
 from engine.tail import Tail
 
-SWEEP_S = 5.0
-"""How often the log itself is looked at, as a net under the tail (the outbox sweep)."""
 SUSPECT_AFTER = 2
 """Starts in a row that found a record undone, after which it is tried alone."""
 OPEN_MAX = 1024
@@ -144,7 +141,7 @@ class Runner:
         types, wants = self.reaction.types, self.reaction.wants
         async with trio.open_nursery() as nursery:
             while True:
-                for record in await self._next():
+                for record in await read_onward(self._host, self._read, OPEN_MAX, self.reaction.name):
                     self._read = record.position
                     try:
                         wanted = type(record.event).__name__ in types and wants(record)
@@ -156,24 +153,6 @@ class Runner:
                 while len(self._open) - len(self._done) >= OPEN_MAX or len(self._open) >= SPAN_MAX:
                     self._room = trio.Event()
                     await self._room.wait()
-
-    async def _next(self) -> list[Committed]:
-        tail, log = self._host.tail, self._host.log
-        records = tail.after(self._read, OPEN_MAX)
-        if records:
-            await trio.lowlevel.checkpoint()
-            return records
-        if records is not None:
-            await tail.wait_beyond(self._read, SWEEP_S)
-            records = tail.after(self._read, OPEN_MAX)
-            if records or log.head <= self._read:
-                return records or []
-        try:
-            return [to_committed(position, entry) for position, entry in await log.read(self._read)]
-        except CursorUnusable as error:
-            raise LogCorrupt(
-                "log", 0, f"records after {self._read} are gone, {self.reaction.name} needs them"
-            ) from error
 
     def _take(self, record: Committed, nursery: trio.Nursery) -> None:
         self._open.append(record.position)
@@ -204,7 +183,7 @@ class Runner:
 
     def _lane_of_parked(self, parked: Parked) -> str:
         try:
-            return self._lane_of(_from_parked(parked))
+            return self._lane_of(from_parked(parked))
         except (KeyError, msgspec.DecodeError):  # written by another version: an operator has to skip it
             return parked.stream
 
@@ -322,7 +301,7 @@ class Runner:
                 raise NotParked(parked.id)
             while queue:
                 if not skip:
-                    await self.reaction.handle(_from_parked(queue[0]))
+                    await self.reaction.handle(from_parked(queue[0]))
                 skip = False
                 await self._host.checkpoint.unpark(queue[0].id)
                 del queue[0]
@@ -335,12 +314,6 @@ def backoff_s(retry: int, config: Config) -> float:
     return random.uniform(0, bound_ms) / 1000
 
 
-def to_committed(position: int, entry: Entry) -> Committed:
-    """Read a record back from the log's bytes."""
-    envelope = decode_envelope(entry.body)
-    event = decode_event(entry.stream.partition(":")[0], envelope.type, envelope.data)
-    return Committed(position, entry.stream, entry.version, envelope.id, event, entry.body)
-
-
-def _from_parked(parked: Parked) -> Committed:
+def from_parked(parked: Parked) -> Committed:
+    """Read a parked record. Raises as `to_committed`."""
     return to_committed(parked.position, Entry(parked.stream, parked.version, b"", parked.body))

@@ -1,0 +1,59 @@
+"""The log from a position on: out of the tail while that reaches back far enough, else from disk."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+from engine.codec import decode_envelope, decode_event
+from engine.errors import CursorUnusable, LogCorrupt
+from engine.log import Log
+from engine.mailbox import Committed
+from engine.records import Entry
+from engine.tail import Tail
+
+SWEEP_S = 5.0
+"""How often the log itself is looked at, as a net under the tail (the outbox sweep)."""
+
+
+class Host(Protocol):
+    """Where the records are."""
+
+    log: Log
+    tail: Tail
+
+
+async def read_onward(host: Host, after: int, limit: int, reader: str) -> list[Committed]:
+    """Wait for records after a position and return them, in order: `limit` at most out of the tail, about a
+    megabyte from disk, `[]` when a while went by without any.
+
+    Raises:
+        LogCorrupt: they are not there any more, though the `reader` (its name) holds them.
+    """
+    tail, log = host.tail, host.log
+    records = tail.after(after, limit)
+    if records:
+        await trio.lowlevel.checkpoint()
+        return records
+    if records is not None:
+        await tail.wait_beyond(after, SWEEP_S)
+        records = tail.after(after, limit)
+        if records or log.head <= after:
+            return records or []
+    try:
+        return [to_committed(position, entry) for position, entry in await log.read(after)]
+    except CursorUnusable as error:
+        raise LogCorrupt("log", 0, f"records after {after} are gone, {reader} needs them") from error
+
+
+def to_committed(position: int, entry: Entry) -> Committed:
+    """Read a record back from the log's bytes.
+
+    Raises:
+        KeyError: no such event: a newer version wrote it.
+        DecodeError: nor is it one of ours.
+    """
+    envelope = decode_envelope(entry.body)
+    event = decode_event(entry.stream.partition(":")[0], envelope.type, envelope.data)
+    return Committed(position, entry.stream, entry.version, envelope.id, event, entry.body)
