@@ -60,7 +60,8 @@ class ApprovalRequested(OrderEvent, frozen=True, kw_only=True):
 
 class QueryRequested(contract.Event, frozen=True, kw_only=True):
     """The gateway is asked what became of an attempt; `number` counts these questions from 1. `charge` is
-    the gateway's name of the charge, where it is known.
+    the gateway's name of the charge, where it is known; `tax_free` how much of the amount should be free of
+    tax.
     """
 
     order: str
@@ -74,6 +75,7 @@ class QueryRequested(contract.Event, frozen=True, kw_only=True):
     checkout: str = ""
     charge: str = ""
     number: int = 1
+    tax_free: int | None = None
 
 
 class RefundSent(contract.Event, frozen=True, kw_only=True):
