@@ -89,6 +89,22 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     shutdown_s: float = 4.0
     """Time for mailboxes to empty at the end."""
 
+    # Webhooks
+    webhook_url: str = ""
+    """Where to send webhooks; several with spaces between them; empty: nowhere."""
+    webhook_secret: str = ""
+    """`whsec_…`, one for each URL in the same order; `NEW,OLD` signs with both while one is changed."""
+    webhook_types: str = ""
+    """Types of events to send, with commas between them; empty: those in `engine.relays.targets`."""
+    webhook_timeout_s: float = 15.0
+    """How long a receiver may take to answer."""
+    webhook_retries: int = 3
+    """Tries after the first one when a receiver refuses a record; then it is parked."""
+    webhook_patience_s: float = 259_200.0
+    """How long a record waits for a receiver that does not answer; then it counts as refused; 0: for ever."""
+    webhook_plain_http: bool = False
+    """Also send without TLS to other machines."""
+
     # Web
     ping_s: float = 15.0
     rotate_s: float = 60.0
@@ -117,6 +133,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         for name in ("checkpoint_s", "timer_tick_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be more than 0: it is how long to sleep")
+        if not self.webhook_timeout_s > 0:
+            raise ConfigError("webhook_timeout_s must be more than 0: it is how long to wait for an answer")
         if self.port > 65_535:
             raise ConfigError("port must be at most 65535")
         if self.idempotency_s < 86_400:

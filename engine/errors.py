@@ -8,7 +8,9 @@
     ├─ Unavailable             nothing happened; try again later
     │  ├─ Overloaded           a mailbox or queue is full
     │  ├─ ReadOnly             the disk is full: reads work, appends come back with space
-    │  └─ Stopping             the node is draining
+    │  ├─ Stopping             the node is draining
+    │  └─ Unreachable          a target outside does not take what is sent to it just now
+    ├─ Undelivered             a target outside does not want what was sent to it
     ├─ UnknownOutcome          it may or may not have happened: ask again with the same id
     ├─ Crashed                 a bug while handling this command; nothing happened
     ├─ CursorUnusable(reason)  the feed cannot be resumed from there; becomes `reset`
@@ -96,6 +98,18 @@ class Stopping(Unavailable):
 
     code = "log_unavailable"
     retry_after_s = 2
+
+
+class Unreachable(Unavailable):
+    """The target outside cannot be reached, or takes nothing just now."""
+
+    code = "unreachable"
+
+
+class Undelivered(OndaError):
+    """The target outside does not want this: the same again would be refused again."""
+
+    code = "undelivered"
 
 
 class UnknownOutcome(OndaError):

@@ -72,6 +72,16 @@ class Metrics:
         self.reactions = Counter(
             "onda_reactions", "Records handled by reactions", ["reaction", "outcome"], registry=registry
         )  # done, retried, parked
+        self.relay_requests = Counter(
+            "onda_relay_requests", "Requests to targets outside", ["relay", "outcome"], registry=registry
+        )  # sent, retried, failed
+        self.relay_s = Histogram(
+            "onda_relay_seconds",
+            "From sending to a target outside to its consent",
+            ["relay"],
+            buckets=(*_SECONDS, 15.0, 60.0),
+            registry=registry,
+        )
         self.restarts = Counter("onda_actor_restarts", "Actors rebuilt after a crash", registry=registry)
         self.checkpoints = Counter("onda_checkpoints", "Checkpoints taken", registry=registry)
         self._gauges = {name: Gauge(f"onda_{name}", text, registry=registry) for name, text in GAUGES.items()}

@@ -47,7 +47,7 @@ async def open_node(
 
     Args:
         config: settings; the defaults when not given.
-        reactions: what follows from records beside Onda's own flow.
+        reactions: what follows from records beside Onda's own flow and the relays of the settings.
         clock: time and ids; tests hand in their own.
 
     Raises:
@@ -55,15 +55,18 @@ async def open_node(
         LogCorrupt: what was acknowledged is damaged; nothing was changed.
         LogTooNew: a newer version wrote the folder.
         LogFailed: a disk call failed; at the start or while running.
+        ConfigError: the settings of a relay make no sense.
     """
     config = config or Config()
     metrics = Metrics()
     try:
         async with AsyncExitStack() as stack:
             checkpoint, log = await _open_disk(config, stack, metrics)
-            node = Node(config, clock or SystemClock(), log, checkpoint, metrics)
+            clock = clock or SystemClock()
+            relays = await _open_relays(config, stack, metrics, clock)
+            node = Node(config, clock, log, checkpoint, metrics)
             async with trio.open_nursery() as nursery:
-                await node.start(nursery, [Follow(node).reaction, *reactions])
+                await node.start(nursery, [Follow(node).reaction, *relays, *reactions])
                 try:
                     yield node
                 finally:
@@ -101,6 +104,16 @@ async def _open_disk(config: Config, stack: AsyncExitStack, metrics: Metrics) ->
         )
     )
     return checkpoint, log
+
+
+async def _open_relays(
+    config: Config, stack: AsyncExitStack, metrics: Metrics, clock: Clock
+) -> list[Reaction]:
+    if not config.webhook_url:
+        return []
+    from engine.relays.webhook import open_webhooks  # here, as httpx takes its time to load
+
+    return await stack.enter_async_context(open_webhooks(config, metrics, clock))
 
 
 def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:

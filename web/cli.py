@@ -90,7 +90,7 @@ def config(file: str | None, **options: Any) -> None:
     """Print the settings in force, and where each comes from."""
     settings, sources = load(options, file)
     for name, value in msgspec.structs.asdict(settings).items():
-        shown = "[hidden]" if name == "secret" and value else value
+        shown = "[hidden]" if "secret" in name and value else value
         setting = f"{name} = {msgspec.json.encode(shown).decode()}"
         print(f"{setting:44} # {sources[name]}")
 
