@@ -33,9 +33,9 @@ class Option(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     max: Annotated[int, Meta(ge=1, le=CHOICES_MAX)] = 1
 
 
-class MenuItem(Struct, frozen=True, gc=False):
+class MenuItem(Struct, frozen=True, omit_defaults=True, gc=False):
     """A product on a table's menu. `sold_out` is true for either reason: switched off by hand, or none
-    left.
+    left. While a campaign makes it cheaper, `was` is what it costs else.
     """
 
     product: str
@@ -45,6 +45,7 @@ class MenuItem(Struct, frozen=True, gc=False):
     station: str | None
     tax_free: bool
     options: tuple[Option, ...]
+    was: int | None = None
 
 
 class ShopSign(Struct, frozen=True, gc=False):

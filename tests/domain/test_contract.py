@@ -19,14 +19,16 @@ from tests.harness_domain import event_types
 COMMANDS = [(kind, command) for kind, domain in DOMAINS.items() for command in members(domain.Command)]
 
 ROLES = {
-    "owner": "ConfigureStore PutProduct CreateCoupon",
+    "owner": "ConfigureStore PutProduct CreateCoupon ScheduleCampaign CancelCampaign",
     "owner staff": "OpenStore CloseStore PauseOrders ResumeOrders SetSoldOut AdjustStock AcceptOrder "
     "RejectOrder StartCooking MarkItemReady MarkReady MarkServed RecallOrder CancelLine AnswerCall "
     "CloseTable",
     "owner staff table": "OpenTable AddToCart ChangeQuantity RemoveFromCart SubmitCart CallStaff",
+    "owner staff user": "FollowStore UnfollowStore",
     "owner staff table user": "CreateOrder CancelOrder IssueCoupon",
     "service": "Notify",
-    "": "RetireCoupons TakeCart ArchiveOrders NoteTable NoteCall ReturnCart ShowMenu RecordOrder RecordChange",
+    "": "RetireCoupons TurnCampaigns "
+    "TakeCart ArchiveOrders NoteTable NoteCall ReturnCart ShowMenu RecordOrder RecordChange",
 }
 
 

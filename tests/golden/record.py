@@ -10,10 +10,13 @@ from typing import Any
 
 import msgspec
 
+from engine.domain.campaign import CampaignPrice
 from engine.domain.coupon import Discount
+from engine.domain.store.campaigns import CancelCampaign, ScheduleCampaign, TurnCampaigns
 from engine.domain.store.cancelling import CancelLine, CancelOrder, RejectOrder
 from engine.domain.store.closing import RECALL_MS, ArchiveOrders
 from engine.domain.store.coupons import RETIRE_MS, CreateCoupon, IssueCoupon, RetireCoupons
+from engine.domain.store.following import FollowStore, UnfollowStore
 from engine.domain.store.kitchen import (
     AcceptOrder,
     MarkItemReady,
@@ -28,20 +31,25 @@ from engine.domain.store.shop import CloseStore, ConfigureStore, OpenStore, Paus
 from engine.domain.table.calls import AnswerCall, CallStaff
 from engine.domain.table.cart import AddToCart, ChangeQuantity, RemoveFromCart, SubmitCart
 from engine.domain.table.sitting import CloseTable, OpenTable
-from engine.domain.times import to_ms
+from engine.domain.times import to_ms, to_text
 from engine.domain.user import Notify
 from tests.domain.shop_given import EXTRA, SIZE
-from tests.harness_domain import World
+from tests.harness_domain import NOW_MS, World
 
 EVENTS = Path(__file__).parent / "events"
 SHOP, TABLE, USER = "store:s1", "table:s1/3", "user:u1"
+
+YEAR = "2027-01-01T00:00:00Z"
+SOON = to_text(NOW_MS)
+PRICES = (CampaignPrice("tteok", 2900),)
 
 EVENING: list[tuple[str, Any]] = [
     (SHOP, ConfigureStore("온다 분식", "postpay")),
     (SHOP, PutProduct("tteok", "떡볶이", 4000, stock=20, station="hot", options=(SIZE, EXTRA))),
     (SHOP, PutProduct("kimbap", "김밥", 3000, stock=5, tax_free=True)),
     (SHOP, OpenStore()),
-    (SHOP, CreateCoupon("welcome", "첫 주문 천 원", 1000, 10, "2027-01-01T00:00:00Z", "2027-06-01T00:00:00Z")),
+    (SHOP, CreateCoupon("welcome", "첫 주문 천 원", 1000, 10, YEAR, "2027-06-01T00:00:00Z")),
+    (SHOP, FollowStore("u1")),
     (TABLE, OpenTable(2)),
     (SHOP, CreateCoupon("tenth", "열 명에게", Discount(percent=10, cap=2000, minimum=5000), 10)),
     (SHOP, IssueCoupon("welcome", "u1")),
@@ -77,6 +85,13 @@ EVENING: list[tuple[str, Any]] = [
     (TABLE, CloseTable()),
     (USER, Notify("주문이 준비됐어요", "카운터로 와 주세요", "/u/u1")),
     (SHOP, CloseStore()),
+    (SHOP, ScheduleCampaign("night", "야식 할인", SOON, "2027-02-01T00:00:00Z", PRICES)),
+    (SHOP, TurnCampaigns()),
+    (SHOP, TurnCampaigns()),
+    (SHOP, CancelCampaign("night")),
+    (SHOP, ScheduleCampaign("later", "다음에", "2027-02-01T00:00:00Z")),
+    (SHOP, CancelCampaign("later")),
+    (SHOP, UnfollowStore("u1")),
     (SHOP, ArchiveOrders()),
     (SHOP, RetireCoupons()),
 ]

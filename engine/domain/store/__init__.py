@@ -10,7 +10,18 @@ from typing import Any
 
 from engine.domain import contract
 from engine.domain.contract import Context, by_type
-from engine.domain.store import cancelling, closing, coupons, kitchen, menu, orders, shop, tables
+from engine.domain.store import (
+    campaigns,
+    cancelling,
+    closing,
+    coupons,
+    following,
+    kitchen,
+    menu,
+    orders,
+    shop,
+    tables,
+)
 from engine.domain.store.state import COLLECTIONS, State
 from engine.errors import Rejected
 
@@ -36,6 +47,8 @@ Command = (
     | closing.Command
     | tables.Command
     | coupons.Command
+    | campaigns.Command
+    | following.Command
 )
 Event = (
     shop.Event
@@ -46,13 +59,15 @@ Event = (
     | closing.Event
     | tables.Event
     | coupons.Event
+    | campaigns.Event
+    | following.Event
 )
 
-_CONCEPTS = (shop, menu, orders, kitchen, cancelling, closing, tables, coupons)
+_CONCEPTS = (shop, menu, orders, kitchen, cancelling, closing, tables, coupons, campaigns, following)
 _DECIDE = by_type(_CONCEPTS, "Command", "decide")
 _EVOLVE = by_type(_CONCEPTS, "Event", "evolve")
 _TOUCHED = by_type(_CONCEPTS, "Event", "touched")
-_DEADLINES = (closing.deadline, coupons.deadline)
+_DEADLINES = (closing.deadline, coupons.deadline, campaigns.deadline)
 """Each says when its part of the state next wants to be woken, and with which command."""
 
 
@@ -92,6 +107,10 @@ def answer(state: State, command: Command, events: list[contract.Event]) -> dict
         }
     if isinstance(command, coupons.Command):
         return coupons.answer(state, command, events)
+    if isinstance(command, campaigns.Command):
+        return campaigns.answer(state, command)
+    if isinstance(command, following.Command):
+        return following.answer(state, command, events)
     if isinstance(command, menu.AdjustStock):
         return {"product": command.product, "stock": state.products[command.product].stock}
     if isinstance(command, kitchen.Command | cancelling.Command):

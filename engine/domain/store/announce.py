@@ -6,23 +6,32 @@ goes, so that passing it on needs nothing but the event.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+from msgspec.structs import replace
+
+from engine.domain.campaign import OPEN, SCHEDULED, CampaignNote
 from engine.domain.contract import Event
 from engine.domain.coupon import Offer
 from engine.domain.product import MenuItem, ShopSign
-from engine.domain.store.state import SELF, Coupon, State, menu_item, shop_sign
+from engine.domain.store.state import SELF, Campaign, Coupon, Special, State, menu_item, shop_sign
 
 ANNOUNCED_MAX = 500
 """Products and choices from which on the rest of a menu goes into another event: some 50 KB."""
 
+OFFERS_MAX = 200
+"""Coupons from which on the rest goes into another event."""
+
 
 class MenuAnnounced(Event, frozen=True):
-    """Tables are told what is on the menu now, and whether the shop takes orders."""
+    """Tables are told what is on the menu now, whether the shop takes orders, and all `campaigns` that are
+    not over.
+    """
 
     tables: tuple[str, ...]
     products: tuple[MenuItem, ...] = ()
     shop: ShopSign | None = None
+    campaigns: tuple[CampaignNote, ...] | None = None
 
 
 class OffersAnnounced(Event, frozen=True):
@@ -35,7 +44,7 @@ class OffersAnnounced(Event, frozen=True):
 
 def announce_items(state: State, items: Iterable[MenuItem]) -> list[Event]:
     """Tell all open tables about products; `[]` when no table is open or there is nothing to tell."""
-    products = tuple(items)
+    products = tuple(_on_offer(item, state.priced) for item in items)
     if not state.sittings or not products:
         return []
     return [MenuAnnounced(tuple(state.sittings), products)]
@@ -57,12 +66,67 @@ def offer_of(coupon: Coupon) -> Offer:
     return Offer(coupon.coupon, coupon.name, coupon.discount, coupon.remaining, *window)
 
 
-def announce_all(state: State, table: str) -> list[Event]:
-    """Tell one table everything: the shop's sign with the first part of the menu."""
-    items = [menu_item(product, product.sold_out, product.stock) for product in state.products.values()]
+def announce_campaigns(
+    state: State, after: Mapping[str, Campaign], moved: Mapping[str, Mapping[str, Special]]
+) -> list[Event]:
+    """Tell all open tables which campaigns there are after this commit, and what the products cost whose
+    campaign prices have `moved` to these.
+    """
+    if not state.sittings:
+        return []
+    tables = tuple(state.sittings)
+    known = ((state.products[name], specials) for name, specials in moved.items() if name in state.products)
+    items = (
+        _on_offer(menu_item(product, product.sold_out, product.stock), {product.product: specials})
+        for product, specials in known
+    )
+    first, *rest = list(_parts(items)) or [()]
+    return [
+        MenuAnnounced(tables, first, campaigns=notes(after)),
+        *(MenuAnnounced(tables, part) for part in rest),
+    ]
+
+
+def announce_all(state: State, table: str, now: str) -> list[Event]:
+    """Tell one table everything: the shop's sign with the first part of the menu, and what is on offer."""
+    items = (
+        _on_offer(menu_item(product, product.sold_out, product.stock), state.priced)
+        for product in state.products.values()
+    )
     first, *rest = list(_parts(items)) or [()]
     sign = shop_sign(state.shop[SELF])
-    return [MenuAnnounced((table,), first, sign), *(MenuAnnounced((table,), part) for part in rest)]
+    offers = [
+        offer_of(coupon)
+        for coupon in state.coupons.values()
+        if coupon.expires_at is None or now < coupon.expires_at
+    ]
+    to = (table,)
+    return [
+        MenuAnnounced(to, first, sign, notes(state.campaigns) if state.campaigns else None),
+        *(MenuAnnounced(to, part) for part in rest),
+        *(
+            OffersAnnounced(to, tuple(offers[start : start + OFFERS_MAX]))
+            for start in range(0, len(offers), OFFERS_MAX)
+        ),
+    ]
+
+
+def notes(campaigns: Mapping[str, Campaign]) -> tuple[CampaignNote, ...]:
+    """Return what tables know of the campaigns that are not over."""
+    return tuple(
+        CampaignNote(one.campaign, one.name, one.status == OPEN, one.opens_at, one.closes_at)
+        for one in campaigns.values()
+        if one.status in (SCHEDULED, OPEN)
+    )
+
+
+def _on_offer(item: MenuItem, priced: Mapping[str, Mapping[str, Special]]) -> MenuItem:
+    """Return a product as it is sold while campaigns are open: at the lowest price."""
+    specials = priced.get(item.product) if priced else None
+    if not specials:
+        return item
+    price = min(special.price for special in specials.values())
+    return replace(item, price=price, was=item.price) if price < item.price else item
 
 
 def _parts(items: Iterable[MenuItem]) -> Iterator[tuple[MenuItem, ...]]:

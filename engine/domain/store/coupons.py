@@ -3,8 +3,8 @@
 Check, decrement, one-per-holder and sequence are one decision of the shop's single writer, so
 remaining + issued = stock, sequences are 1, 2, 3 … without a hole, and no repeat gets a second one.
 
-A holder is a user, or the party at a table as `<table>/<sitting>`. Who has which coupon is not in what readers
-see, so a patch costs the same for the first coupon and for the millionth.
+A holder is a user, or the party at a table as `<table>/<sitting>`. Who has which coupon is not in what
+readers see, so a patch costs the same for the first coupon and for the millionth.
 
 What it costs (CPython 3.11, users with ids of 12 letters): see `docs/decisions/0009-coupons-in-memory.md`.
 """
@@ -261,11 +261,6 @@ def holder_of(state: State, order: Order) -> str | None:
 def party(table: str, sitting: int) -> str:
     """Return the holder that the party at a table is."""
     return f"{table}/{sitting}"
-
-
-def offers(state: State, now_ms: int) -> list[Offer]:
-    """Return what a table that opens is told: all coupons that have not expired."""
-    return [offer_of(coupon) for coupon in state.coupons.values() if not _expired(coupon, now_ms)]
 
 
 def _created(state: State, command: CreateCoupon, context: Context) -> list[contract.Event]:

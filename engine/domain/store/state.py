@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from engine.domain.campaign import CampaignPrice
 from engine.domain.coupon import Discount
 from engine.domain.fields import PaymentMode
 from engine.domain.order import Order
@@ -92,6 +93,19 @@ class Use(Struct, frozen=True, array_like=True, gc=False):
     live: bool
 
 
+class Campaign(Struct, frozen=True, gc=False):
+    """A campaign as the shop sees it; `opened_at` minus `opens_at` is how late it opened."""
+
+    campaign: str
+    name: str
+    status: str
+    opens_at: str
+    closes_at: str | None
+    prices: tuple[CampaignPrice, ...]
+    opened_at: str | None = None
+    closed_at: str | None = None
+
+
 class Special(Struct, frozen=True, array_like=True, gc=False):
     """A product's price in an open campaign, and from when to when (ms) that may be open at all."""
 
@@ -122,6 +136,9 @@ class State(Struct):
         first, and when they closed (ms). archived: ids of orders that have left, oldest first, so that they
         are not taken again soon. issues: who has which coupon, by coupon. coupon_ends: when coupons leave
         (ms), soonest first. priced: prices of open campaigns, by product and campaign.
+        campaign_due: when campaigns open or close next (ms), soonest first. followers: users to tell, by
+        the number under which they came; follows: the newest of these. telling: open campaigns of which
+        followers are still being told, and up to which number they have been.
     """
 
     shop: dict[str, Shop] = {}
@@ -130,6 +147,7 @@ class State(Struct):
     tables: dict[str, SeenTable] = {}
     calls: dict[str, RingingCall] = {}
     coupons: dict[str, Coupon] = {}
+    campaigns: dict[str, Campaign] = {}
     number: int = 0
     sittings: dict[str, int] = {}
     taken: dict[str, dict[str, int]] = {}
@@ -138,9 +156,13 @@ class State(Struct):
     issues: dict[str, Issues] = {}
     coupon_ends: dict[str, int] = {}
     priced: dict[str, dict[str, Special]] = {}
+    campaign_due: dict[str, int] = {}
+    followers: dict[str, int] = {}
+    follows: int = 0
+    telling: dict[str, int] = {}
 
 
-COLLECTIONS = ("shop", "products", "orders", "tables", "calls", "coupons")
+COLLECTIONS = ("shop", "products", "orders", "tables", "calls", "coupons", "campaigns")
 
 
 def menu_item(product: Product, sold_out: bool, stock: int | None) -> MenuItem:

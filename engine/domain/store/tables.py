@@ -62,13 +62,13 @@ Event = TableNoted | CallNoted | MenuAnnounced
 
 
 def decide(state: State, command: Command, context: Context) -> list[contract.Event]:
-    """Note it; a table that opens is told the menu."""
+    """Note it; a table that opens is told the menu and what is on offer."""
     match command:
         case NoteTable(table=table, sitting=sitting, open=opens):
             if opens == (table in state.sittings) and state.sittings.get(table, sitting) == sitting:
                 return []
             noted = TableNoted(table, sitting, opens, command.guests, command.opened_at, command.calls)
-            return [noted, *announce_all(state, table)] if opens else [noted]
+            return [noted, *announce_all(state, table, context.now)] if opens else [noted]
         case NoteCall(table=table, call=call, kind=kind, called_at=called_at, answered=answered):
             if (f"{table}/{call}" not in state.calls) == answered:
                 return []
