@@ -11,7 +11,7 @@ from engine.checkpoint import Checkpoint, Parked
 from engine.errors import Rejected
 from engine.feed import Feed
 from engine.log import Log
-from engine.reactions import Runner
+from engine.reactions import Consumer
 from engine.timers import Timers
 
 
@@ -22,7 +22,7 @@ class Host(Protocol):
     checkpoint: Checkpoint
     actors: dict[str, Actor]
     feeds: dict[str, Feed]
-    runners: list[Runner]
+    runners: list[Consumer]
     timers: Timers
 
 
@@ -68,7 +68,7 @@ def reactions(node: Host) -> list[dict[str, Any]]:
     """Return each reaction's name, durable position, and how many records lie between it and the head."""
     return [
         {
-            "reaction": runner.reaction.name,
+            "reaction": runner.name,
             "position": runner.position,
             "lag": node.log.head - runner.position,
             "parked": len(runner.parked),
@@ -95,7 +95,7 @@ def parked(node: Host) -> list[dict[str, Any]]:
     ]
 
 
-def find_parked(node: Host, id: int) -> tuple[Runner, Parked]:
+def find_parked(node: Host, id: int) -> tuple[Consumer, Parked]:
     """Return a parked record that is the first of its lane, and the runner that parked it.
 
     Raises:

@@ -32,7 +32,8 @@ from engine.feed import Feed, Snapshot, Subscription
 from engine.log import Log
 from engine.mailbox import Ask, Committed
 from engine.metrics import Metrics
-from engine.reactions import NotParked, Reaction, Runner
+from engine.parking import NotParked
+from engine.reactions import Consumer, Reaction, Runner
 from engine.records import Cursor, split_stream
 from engine.replay import rebuild, replay
 from engine.supervisor import supervise
@@ -61,7 +62,7 @@ class Node:
         self.draining = False
         self.actors: dict[str, Actor] = {}
         self.feeds: dict[str, Feed] = {}
-        self.runners: list[Runner] = []
+        self.runners: list[Consumer] = []
         self.tail = Tail(log.head)
         self.timers = Timers(clock, self._wake, config.timer_tick_s)
         self.upkeep = Upkeep(self)

@@ -7,7 +7,6 @@ from typing import Protocol
 import trio
 
 from engine.codec import decode_envelope, decode_event
-from engine.errors import CursorUnusable, LogCorrupt
 from engine.log import Log
 from engine.mailbox import Committed
 from engine.records import Entry
@@ -24,12 +23,12 @@ class Host(Protocol):
     tail: Tail
 
 
-async def read_onward(host: Host, after: int, limit: int, reader: str) -> list[Committed]:
+async def read_onward(host: Host, after: int, limit: int) -> list[Committed]:
     """Wait for records after a position and return them, in order: `limit` at most out of the tail, about a
     megabyte from disk, `[]` when a while went by without any.
 
     Raises:
-        LogCorrupt: they are not there any more, though the `reader` (its name) holds them.
+        CursorUnusable: they are not there any more.
     """
     tail, log = host.tail, host.log
     records = tail.after(after, limit)
@@ -41,10 +40,7 @@ async def read_onward(host: Host, after: int, limit: int, reader: str) -> list[C
         records = tail.after(after, limit)
         if records or log.head <= after:
             return records or []
-    try:
-        return [to_committed(position, entry) for position, entry in await log.read(after)]
-    except CursorUnusable as error:
-        raise LogCorrupt("log", 0, f"records after {after} are gone, {reader} needs them") from error
+    return [to_committed(position, entry) for position, entry in await log.read(after)]
 
 
 def to_committed(position: int, entry: Entry) -> Committed:

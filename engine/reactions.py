@@ -21,19 +21,18 @@ may raise it too, to say "not now".
 from __future__ import annotations
 
 import logging
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
-import msgspec
 import trio
 
 from engine.checkpoint import Checkpoint, Parked
 from engine.clock import Clock
 from engine.config import Config
 from engine.errors import (
+    CursorUnusable,
     LogCorrupt,
     LogFailed,
     OndaError,
@@ -44,8 +43,8 @@ from engine.errors import (
 from engine.log import Log
 from engine.mailbox import Committed
 from engine.metrics import Metrics
-from engine.onward import read_onward, to_committed
-from engine.records import Entry
+from engine.onward import read_onward
+from engine.parking import Parking, backoff_s, keep_trying
 from engine.tail import Tail
 
 SUSPECT_AFTER = 2
@@ -54,8 +53,6 @@ OPEN_MAX = 1024
 """Records that one reaction has under way or waiting in lanes."""
 SPAN_MAX = 65_536
 """Records from the oldest that is not done on: one lane that has to wait does not soon stop the others."""
-
-T = TypeVar("T")
 
 logger = logging.getLogger("onda.reactions")
 
@@ -82,8 +79,25 @@ class Reaction(NamedTuple):
     retries: int | None = None
 
 
-class NotParked(KeyError):
-    """No such record is parked, or no longer as the first of its lane."""
+class Consumer(Protocol):
+    """Whoever takes every record of the log in order, and remembers how far it came."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def parked(self) -> list[Parked]: ...
+
+    def first_parked(self, parked: Parked) -> Parked: ...
+
+    async def resume(self, parked: Parked, *, skip: bool) -> None: ...
+
+    async def load(self) -> None: ...
+
+    async def run(self) -> None: ...
 
 
 class Host(Protocol):
@@ -111,8 +125,12 @@ class Runner:
         self._reruns: list[tuple[int, int]] = []
         self._attempts: dict[int, int] = {}
         self._alone = trio.Lock()
-        self._parked: dict[str, list[Parked]] = {}  # by lane
-        self._parking = trio.Lock()
+        self._parking = Parking(reaction.name, host, reaction.lane)
+
+    @property
+    def name(self) -> str:
+        """What its position and its parked records are kept under."""
+        return self.reaction.name
 
     @property
     def position(self) -> int:
@@ -122,7 +140,7 @@ class Runner:
     @property
     def parked(self) -> list[Parked]:
         """Records that wait for an operator, in the order of the log within each lane."""
-        return [parked for queue in self._parked.values() for parked in queue]
+        return self._parking.records
 
     async def load(self) -> None:
         """Read what earlier runs have left, and write down that this start may try records again."""
@@ -132,16 +150,14 @@ class Runner:
             with suppress(ReadOnly):  # a start that is not counted accuses no record
                 await host.checkpoint.add_rerun(name, self._read, host.log.head)
             self._reruns.append((self._read, host.log.head))
-        for parked in await host.checkpoint.parked():
-            if parked.reaction == name:
-                self._parked.setdefault(self._lane_of_parked(parked), []).append(parked)
+        await self._parking.load()
 
     async def run(self) -> None:
         """Follow the log for ever."""
         types, wants = self.reaction.types, self.reaction.wants
         async with trio.open_nursery() as nursery:
             while True:
-                for record in await read_onward(self._host, self._read, OPEN_MAX, self.reaction.name):
+                for record in await self._next():
                     self._read = record.position
                     try:
                         wanted = type(record.event).__name__ in types and wants(record)
@@ -154,9 +170,16 @@ class Runner:
                     self._room = trio.Event()
                     await self._room.wait()
 
+    async def _next(self) -> list[Committed]:
+        try:
+            return await read_onward(self._host, self._read, OPEN_MAX)
+        except CursorUnusable as error:
+            gone = f"records after {self._read} are gone, {self.reaction.name} needs them"
+            raise LogCorrupt("log", 0, gone) from error
+
     def _take(self, record: Committed, nursery: trio.Nursery) -> None:
         self._open.append(record.position)
-        name = self._lane_of(record)
+        name = self._parking.lane_of(record)
         lane = self._lanes.get(name)
         if lane is None:
             self._lanes[name] = deque((record,))
@@ -174,19 +197,6 @@ class Runner:
             self._finish(record.position)
         del self._lanes[name]
 
-    def _lane_of(self, record: Committed) -> str:
-        try:
-            return self.reaction.lane(record)
-        except Exception:
-            logger.exception("reaction %s: which lane is this?", self.reaction.name)
-            return record.stream  # the handler will most likely fail, too, and the record is parked
-
-    def _lane_of_parked(self, parked: Parked) -> str:
-        try:
-            return self._lane_of(from_parked(parked))
-        except (KeyError, msgspec.DecodeError):  # written by another version: an operator has to skip it
-            return parked.stream
-
     def _finish(self, position: int) -> None:
         self._done.add(position)
         while self._open and self._open[0] in self._done:
@@ -195,10 +205,11 @@ class Runner:
 
     async def _handle(self, record: Committed, lane: str) -> None:
         """Bring one record to its end: handled, or parked."""
-        if lane in self._parked:
-            async with self._parking:  # once a replay is through there is nothing more to wait for
-                if lane in self._parked:
-                    await self._park(record, lane, 0, f"an earlier record of {lane} is parked")
+        parking = self._parking
+        if lane in parking:
+            async with parking.lock:  # once a replay is through there is nothing more to wait for
+                if lane in parking:
+                    await parking.park(record, lane, 0, f"an earlier record of {lane} is parked")
                     return
         config, name = self._host.config, self.reaction.name
         retries = config.reaction_retries if self.reaction.retries is None else self.reaction.retries
@@ -218,7 +229,7 @@ class Runner:
                 self._host.metrics.reactions.labels(name, "retried").inc()
                 await self._count(record, attempt)
                 await trio.sleep(backoff_s(attempt - 2, config))
-        await self._park(record, lane, attempt - 1, last)
+        await parking.park(record, lane, attempt - 1, last)
 
     async def _try_alone(self, record: Committed, attempt: int) -> Exception | None:
         async with self._alone:
@@ -230,9 +241,8 @@ class Runner:
 
     async def _count(self, record: Committed, attempt: int) -> None:
         """Write down that this attempt begins (0: that none counts); wait for space if there is none."""
-        await self._keep_trying(
-            lambda: self._host.checkpoint.count_attempt(self.reaction.name, record.position, attempt)
-        )
+        checkpoint, name = self._host.checkpoint, self.reaction.name
+        await keep_trying(lambda: checkpoint.count_attempt(name, record.position, attempt), self._host.config)
 
     async def _try(self, record: Committed) -> Exception | None:
         """Run the handler once; wait out what is only unavailable."""
@@ -261,59 +271,10 @@ class Runner:
             else:
                 return None
 
-    async def _park(self, record: Committed, lane: str, attempts: int, error: str) -> None:
-        name = self.reaction.name
-        logger.error("%s parked %s %d: %s", name, record.stream, record.version, error)
-        parked = Parked(
-            0, name, record.stream, record.position, record.version, record.body, error, attempts,
-            self._host.clock.now_ms(),
-        )  # fmt: skip
-        stored = await self._keep_trying(lambda: self._host.checkpoint.park(parked))
-        queue = self._parked.setdefault(lane, [])
-        if all(other.id != stored.id for other in queue):
-            queue.append(stored)
-        self._host.metrics.reactions.labels(name, "parked").inc()
-
-    async def _keep_trying(self, work: Callable[[], Awaitable[T]]) -> T:
-        waited = 0
-        while True:
-            try:
-                return await work()
-            except Unavailable:
-                await trio.sleep(backoff_s(waited, self._host.config))
-                waited = min(waited + 1, 16)
-
     def first_parked(self, parked: Parked) -> Parked:
         """Return the record that holds this one: the first of its lane, which may be itself."""
-        return next(queue[0] for queue in self._parked.values() if parked in queue)
+        return self._parking.first(parked)
 
     async def resume(self, parked: Parked, *, skip: bool) -> None:
-        """Handle a parked record again, once, or skip it for good; then handle those that stand behind it.
-
-        Raises:
-            NotParked: somebody else did this meanwhile.
-            Exception: what the handler raised; that record stays parked, as the first.
-        """
-        async with self._parking:
-            lane = self._lane_of_parked(parked)
-            queue = self._parked.get(lane, [])
-            if not queue or queue[0].id != parked.id:
-                raise NotParked(parked.id)
-            while queue:
-                if not skip:
-                    await self.reaction.handle(from_parked(queue[0]))
-                skip = False
-                await self._host.checkpoint.unpark(queue[0].id)
-                del queue[0]
-            del self._parked[lane]
-
-
-def backoff_s(retry: int, config: Config) -> float:
-    """Return how long to wait before retry number `retry` (from 0): full jitter under a doubling bound."""
-    bound_ms = min(config.reaction_backoff_ms_max, config.reaction_backoff_ms * 2**retry)
-    return random.uniform(0, bound_ms) / 1000
-
-
-def from_parked(parked: Parked) -> Committed:
-    """Read a parked record. Raises as `to_committed`."""
-    return to_committed(parked.position, Entry(parked.stream, parked.version, b"", parked.body))
+        """Let a parked record and those behind it go on. Raises as `Parking.resume`."""
+        await self._parking.resume(parked, self.reaction.handle, skip=skip)

@@ -22,7 +22,7 @@ from engine.errors import ReadOnly, Unavailable
 from engine.feed import Feed
 from engine.log import Log
 from engine.metrics import Metrics
-from engine.reactions import Runner
+from engine.reactions import Consumer
 
 LOOKS_PER_SLICE = 32
 REFILL_MARKS = 8
@@ -40,7 +40,7 @@ class Host(Protocol):
     metrics: Metrics
     actors: dict[str, Actor]
     feeds: dict[str, Feed]
-    runners: list[Runner]
+    runners: list[Consumer]
 
     def drop_actor(self, actor: Actor) -> None: ...
 
@@ -105,7 +105,7 @@ class Upkeep:
     async def _take(self) -> set[str]:
         """Take a checkpoint; return the changed streams that could not be looked at."""
         host = self._host
-        positions = {runner.reaction.name: runner.position for runner in host.runners}
+        positions = {runner.name: runner.position for runner in host.runners}
         position = host.log.head
         if position == host.checkpoint.position and not self._changed:
             return set()

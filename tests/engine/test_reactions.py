@@ -9,7 +9,7 @@ import trio
 
 from engine import Committed, Node, Reaction, open_node
 from engine.errors import ReadOnly, Rejected
-from engine.reactions import backoff_s
+from engine.parking import backoff_s
 from tests.engine.shop import OWNER, STORE, config, make_shop, order, wait_until
 
 CREATED = frozenset({"OrderCreated"})
