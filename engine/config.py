@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from engine.errors import ConfigError
 
 PREFIX = "ONDA_"
+HIDDEN = "[hidden]"
 
 _AT_LEAST_ONE = (
     "mailbox_max",
@@ -105,6 +106,29 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     webhook_plain_http: bool = False
     """Also send without TLS to other machines."""
 
+    # Payments
+    gateway_timeout_s: float = 60.0
+    """How long one call to a payment gateway may take; then its outcome is unknown."""
+    public_url: str = ""
+    """Where guests and gateways reach this server; empty: the address that it listens on."""
+    sandbox: Literal["auto", "on", "off"] = "auto"
+    """Payments that move no money; `auto`: on for a demo without a real gateway."""
+    sandbox_url: str = ""
+    """A sandbox in another process (`onda sandbox-pg`); empty: `onda serve` runs one of its own."""
+    sandbox_key: str = ""
+    naverpay_client_id: str = ""
+    """Empty: no NaverPay."""
+    naverpay_client_secret: str = ""
+    naverpay_chain_id: str = ""
+    naverpay_url: str = ""
+    toss_secret_key: str = ""
+    """Empty: no Toss Payments."""
+    toss_url: str = ""
+    kakaopay_secret_key: str = ""
+    """Empty: no KakaoPay."""
+    kakaopay_cid: str = ""
+    kakaopay_url: str = ""
+
     # Web
     ping_s: float = 15.0
     rotate_s: float = 60.0
@@ -133,6 +157,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         for name in ("checkpoint_s", "timer_tick_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be more than 0: it is how long to sleep")
+        self._check_payments()
         if not self.webhook_timeout_s > 0:
             raise ConfigError("webhook_timeout_s must be more than 0: it is how long to wait for an answer")
         if self.port > 65_535:
@@ -143,6 +168,28 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ConfigError("open serves without tokens, so host must be a loopback address")
         if self.secret and len(self.secret) < 32:
             raise ConfigError("secret must have at least 32 characters")
+
+    def _check_payments(self) -> None:
+        if not self.gateway_timeout_s > 0:
+            raise ConfigError("gateway_timeout_s must be more than 0: it is how long a call may take")
+        for name in ("public_url", "sandbox_url", "naverpay_url", "toss_url", "kakaopay_url"):
+            url = getattr(self, name)
+            if url and not url.startswith(("https://", "http://")):
+                raise ConfigError(f"{name} must begin with https:// or http://")
+        if self.naverpay_client_id and not self.naverpay_client_secret:
+            raise ConfigError("naverpay_client_id needs naverpay_client_secret")
+        if self.kakaopay_secret_key and not self.kakaopay_cid:
+            raise ConfigError("kakaopay_secret_key needs kakaopay_cid")
+
+    def __repr__(self) -> str:
+        shown = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        inside = (f"{name}={HIDDEN if value and is_secret(name) else value!r}" for name, value in shown)
+        return f"Config({', '.join(inside)})"
+
+
+def is_secret(name: str) -> bool:
+    """Return whether nobody may see the value of a setting of this name: any `…secret…` or `…key…`."""
+    return not {"secret", "key", "password", "token"}.isdisjoint(name.split("_"))
 
 
 def load(

@@ -11,6 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+_CALL_SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 OUTCOMES = ("ok", "replayed", "rejected", "mismatch", "unavailable", "unknown", "crashed")
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -80,6 +81,19 @@ class Metrics:
             "From sending to a target outside to its consent",
             ["relay"],
             buckets=(*_SECONDS, 15.0, 60.0),
+            registry=registry,
+        )
+        self.gateway_calls = Counter(
+            "onda_gateway_calls",
+            "Calls to payment gateways",
+            ["gateway", "verb", "verdict"],
+            registry=registry,
+        )
+        self.gateway_call_s = Histogram(
+            "onda_gateway_call_seconds",
+            "From asking a payment gateway to its verdict",
+            ["gateway", "verb"],
+            buckets=_CALL_SECONDS,
             registry=registry,
         )
         self.restarts = Counter("onda_actor_restarts", "Actors rebuilt after a crash", registry=registry)

@@ -19,6 +19,8 @@ from engine.log.memory import MemoryLog
 from engine.log.wal import open_wal
 from engine.metrics import Metrics
 from engine.node import Node
+from engine.payments import Gateways, open_gateways
+from engine.payments.calls import Calls
 from engine.reactions import Reaction
 
 MEMORY = ":memory:"
@@ -41,7 +43,11 @@ def tune_collector() -> None:
 
 @asynccontextmanager
 async def open_node(
-    config: Config | None = None, *, reactions: Sequence[Reaction] = (), clock: Clock | None = None
+    config: Config | None = None,
+    *,
+    reactions: Sequence[Reaction] = (),
+    clock: Clock | None = None,
+    gateways: Gateways | None = None,
 ) -> AsyncIterator[Node]:
     """Open a node on `config.data` (`":memory:"` keeps nothing on disk); it runs until the `async with` ends.
 
@@ -49,6 +55,7 @@ async def open_node(
         config: settings; the defaults when not given.
         reactions: what follows from records beside Onda's own flow and the relays of the settings.
         clock: time and ids; tests hand in their own.
+        gateways: what payments go through; when not given, those that the settings name.
 
     Raises:
         LogLocked: another process has the folder open.
@@ -64,9 +71,12 @@ async def open_node(
             checkpoint, log = await _open_disk(config, stack, metrics)
             clock = clock or SystemClock()
             relays = await _open_relays(config, stack, metrics, clock)
+            if gateways is None:
+                gateways = await stack.enter_async_context(open_gateways(config))
             node = Node(config, clock, log, checkpoint, metrics)
+            calls = Calls(node, gateways, log.head)
             async with trio.open_nursery() as nursery:
-                await node.start(nursery, [Follow(node).reaction, *relays, *reactions])
+                await node.start(nursery, [Follow(node).reaction, calls.reaction, *relays, *reactions])
                 try:
                     yield node
                 finally:
