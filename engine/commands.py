@@ -1,7 +1,12 @@
 """The commands that programs send, in one place; the docstring of each says what it does."""
 
+from engine.domain.campaign import CampaignPrice
+from engine.domain.coupon import Discount
 from engine.domain.product import Choice, Option
+from engine.domain.store.campaigns import CancelCampaign, ScheduleCampaign
 from engine.domain.store.cancelling import CancelLine, CancelOrder, RejectOrder
+from engine.domain.store.coupons import CreateCoupon, IssueCoupon
+from engine.domain.store.following import FollowStore, UnfollowStore
 from engine.domain.store.kitchen import (
     AcceptOrder,
     MarkItemReady,
@@ -12,6 +17,8 @@ from engine.domain.store.kitchen import (
 )
 from engine.domain.store.menu import AdjustStock, PutProduct, SetSoldOut
 from engine.domain.store.orders import CreateOrder, Destination, Wish
+from engine.domain.store.payments import ApprovePayment, PreparePayment
+from engine.domain.store.reconciling import QueryPayment, ResolvePayment
 from engine.domain.store.shop import CloseStore, ConfigureStore, OpenStore, PauseOrders, ResumeOrders
 from engine.domain.table.calls import AnswerCall, CallStaff
 from engine.domain.table.cart import AddToCart, ChangeQuantity, RemoveFromCart, SubmitCart
@@ -23,7 +30,10 @@ __all__ = [
     "AddToCart",
     "AdjustStock",
     "AnswerCall",
+    "ApprovePayment",
     "CallStaff",
+    "CampaignPrice",
+    "CancelCampaign",
     "CancelLine",
     "CancelOrder",
     "ChangeQuantity",
@@ -31,8 +41,12 @@ __all__ = [
     "CloseStore",
     "CloseTable",
     "ConfigureStore",
+    "CreateCoupon",
     "CreateOrder",
     "Destination",
+    "Discount",
+    "FollowStore",
+    "IssueCoupon",
     "MarkItemReady",
     "MarkReady",
     "MarkServed",
@@ -41,13 +55,18 @@ __all__ = [
     "OpenTable",
     "Option",
     "PauseOrders",
+    "PreparePayment",
     "PutProduct",
+    "QueryPayment",
     "RecallOrder",
     "RejectOrder",
     "RemoveFromCart",
+    "ResolvePayment",
     "ResumeOrders",
+    "ScheduleCampaign",
     "SetSoldOut",
     "StartCooking",
     "SubmitCart",
+    "UnfollowStore",
     "Wish",
 ]

@@ -4,9 +4,14 @@
     shop   CartRefused    -> table  ReturnCart
     shop   OrderCreated   -> table  RecordOrder,      user RecordOrder
     shop   any OrderEvent -> table  RecordChange,     user RecordChange
+    shop   OrderPlaced    -> the same, and shop ConfirmStock, where it was paid first
     table  TableOpened, TableClosed -> shop NoteTable
     table  StaffCalled, CallAnswered -> shop NoteCall
     shop   MenuAnnounced  -> tables ShowMenu
+    shop   OffersAnnounced -> tables ShowOffers
+    shop   CouponIssued   -> table or user RecordCoupon
+    shop   CouponRedeemed, CouponReturned -> table or user RecordCouponUse
+    shop   CampaignAnnounced -> users Notify
 
 A reaction runs at least once and in order per stream; whoever sends these gives each an id derived from the
 record, so that its effect is once.
@@ -19,16 +24,20 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from engine.domain import user
+from engine.domain import store, user
 from engine.domain.contract import Event, Send, members
+from engine.domain.coupon import ISSUED, HeldCoupon, Offer
 from engine.domain.order import OrderEvent
 from engine.domain.store import cancelling, kitchen
-from engine.domain.store.announce import MenuAnnounced
+from engine.domain.store.announce import MenuAnnounced, OffersAnnounced
+from engine.domain.store.campaigns import CampaignAnnounced
+from engine.domain.store.coupons import CouponIssued, CouponRedeemed, CouponReturned
 from engine.domain.store.orders import CartRefused, OrderCreated, TakeCart, Wish
 from engine.domain.store.tables import NoteCall, NoteTable
 from engine.domain.table.calls import CallAnswered, StaffCalled
 from engine.domain.table.cart import CartSubmitted, ReturnCart
 from engine.domain.table.copies import RecordChange, RecordOrder, ShowMenu
+from engine.domain.table.coupons import RecordCoupon, RecordCouponUse, ShowOffers
 from engine.domain.table.sitting import TableClosed, TableOpened
 
 
@@ -42,7 +51,7 @@ def _cart_submitted(stream: str, event: CartSubmitted) -> list[Send]:
     wishes = tuple(
         Wish(line.product, line.quantity, line.options, line.note, line.line, line.by) for line in event.lines
     )
-    cart = TakeCart(event.order, event.table, event.sitting, wishes)
+    cart = TakeCart(event.order, event.table, event.sitting, wishes, event.coupon)
     return [Send(f"store:{event.store}", cart)]
 
 
@@ -62,17 +71,56 @@ def _order_created(stream: str, event: OrderCreated) -> list[Send]:
 
 
 def _order_changed(stream: str, event: OrderEvent) -> list[Send]:
+    return _to_copies(stream, event.change(), event.table, event.user)
+
+
+def _order_placed(stream: str, event: OrderPlaced) -> list[Send]:
+    if event.at is None:
+        return []  # everybody got it as it was created
+    copies = _to_copies(stream, event.change(), event.table, event.user)
+    return [*copies, Send(stream, ConfirmStock(event.order))]
+
+
+def _to_copies(stream: str, change: OrderChange, table: str | None, user_id: str | None) -> list[Send]:
     sends = []
-    if event.table is not None:
-        sends.append(Send(_table(stream, event.table), RecordChange(event.change())))
-    if event.user is not None:
-        sends.append(Send(f"user:{event.user}", user.RecordChange(_store(stream), event.change())))
+    if table is not None:
+        sends.append(Send(_table(stream, table), RecordChange(change)))
+    if user_id is not None:
+        sends.append(Send(f"user:{user_id}", user.RecordChange(_store(stream), change)))
     return sends
 
 
 def _menu_announced(stream: str, event: MenuAnnounced) -> list[Send]:
-    shown = ShowMenu(event.products, event.shop)
+    shown = ShowMenu(event.products, event.shop, event.campaigns)
     return [Send(_table(stream, table), shown) for table in event.tables]
+
+
+def _offers_announced(stream: str, event: OffersAnnounced) -> list[Send]:
+    shown = ShowOffers(event.offers, event.gone)
+    return [Send(_table(stream, table), shown) for table in event.tables]
+
+
+def _coupon_issued(stream: str, event: CouponIssued) -> list[Send]:
+    name, discount = event.name, event.discount
+    if event.table is not None:
+        offer = Offer(event.coupon, name, discount, event.remaining, event.starts_at, event.expires_at)
+        return [Send(_table(stream, event.table), RecordCoupon(offer, event.sitting))]
+    held = HeldCoupon(event.coupon, name, discount, event.sequence, ISSUED, event.at, event.expires_at)
+    return [Send(f"user:{event.user}", user.RecordCoupon(_store(stream), held))]
+
+
+def _coupon_moved(stream: str, event: CouponRedeemed | CouponReturned) -> list[Send]:
+    used = isinstance(event, CouponRedeemed)
+    if event.table is not None:
+        moved = RecordCouponUse(event.coupon, event.sitting, used)
+        return [Send(_table(stream, event.table), moved)]
+    use = user.RecordCouponUse(_store(stream), event.coupon, event.order if used else None)
+    return [Send(f"user:{event.user}", use)]
+
+
+def _campaign_announced(stream: str, event: CampaignAnnounced) -> list[Send]:
+    notice = user.Notify(event.name, "지금 시작했어요")
+    return [Send(f"user:{name}", notice) for name in event.users]
 
 
 def _table_opened(stream: str, event: TableOpened) -> list[Send]:
@@ -105,13 +153,19 @@ _FOLLOW: dict[type, Callable[[str, Any], list[Send]]] = {
     CartSubmitted: _cart_submitted,
     CartRefused: _cart_refused,
     OrderCreated: _order_created,
+    OrderPlaced: _order_placed,
     MenuAnnounced: _menu_announced,
+    OffersAnnounced: _offers_announced,
+    CouponIssued: _coupon_issued,
+    CouponRedeemed: _coupon_moved,
+    CouponReturned: _coupon_moved,
+    CampaignAnnounced: _campaign_announced,
     TableOpened: _table_opened,
     TableClosed: _table_closed,
     StaffCalled: _staff_called,
     CallAnswered: _call_answered,
 }
-_FOLLOW.update((kind, _order_changed) for kind in members(kitchen.Event) + members(cancelling.Event))
+_FOLLOW.update((kind, _order_changed) for kind in members(store.Event) if issubclass(kind, OrderEvent))
 
 FOLLOWED = frozenset(kind.__name__ for kind in _FOLLOW)
 """Types of the events that `react` does anything for."""

@@ -1,4 +1,4 @@
-"""A user, in any shop: notices, and copies of the orders they placed."""
+"""A user, in any shop: notices, copies of the orders they placed, and the coupons they hold."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from itertools import islice
 from typing import Any, ClassVar, assert_never
 
 from msgspec import Struct
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from engine.domain import contract
 from engine.domain.contract import Context
+from engine.domain.coupon import ISSUED, USED, HeldCoupon
 from engine.domain.fields import Body, Name, Note
 from engine.domain.order import Order, OrderChange, changed
 
 NOTICES_MAX = 100
 ORDERS_MAX = 50
+COUPONS_MAX = 200
 
 
 class Notice(Struct, frozen=True, gc=False):
@@ -33,15 +35,24 @@ class UserOrder(Order, frozen=True, gc=False, kw_only=True):
     store: str
 
 
+class UserCoupon(HeldCoupon, frozen=True, gc=False, kw_only=True):
+    """A coupon, and of which store."""
+
+    store: str
+
+
 class State(Struct):
-    """A user. The first two are the collections that readers see; orders go by `<store>/<order>`."""
+    """A user. The first three are the collections that readers see; orders go by `<store>/<order>`, coupons
+    by `<store>/<coupon>`.
+    """
 
     notices: dict[str, Notice] = {}
     orders: dict[str, UserOrder] = {}
+    coupons: dict[str, UserCoupon] = {}
     notices_made: int = 0
 
 
-COLLECTIONS = ("notices", "orders")
+COLLECTIONS = ("notices", "orders", "coupons")
 
 
 class Notify(contract.Command, frozen=True):
@@ -65,6 +76,21 @@ class RecordChange(contract.Command, frozen=True):
 
     store: str
     change: OrderChange
+
+
+class RecordCoupon(contract.Command, frozen=True):
+    """The `store` gave this user a `coupon`."""
+
+    store: str
+    coupon: HeldCoupon
+
+
+class RecordCouponUse(contract.Command, frozen=True):
+    """The user's `coupon` of a `store` was used for an `order`, or, without one, is back."""
+
+    store: str
+    coupon: str
+    order: str | None = None
 
 
 class NoticeAdded(contract.Event, frozen=True):
@@ -95,8 +121,25 @@ class OrderChanged(contract.Event, frozen=True):
     change: OrderChange
 
 
-Command = Notify | RecordOrder | RecordChange
-Event = NoticeAdded | OrderReceived | OrderChanged
+class CouponReceived(contract.Event, frozen=True):
+    """A store gave the user a coupon: `copy`. Those in `dropped` are shown no longer."""
+
+    coupon: str
+    store: str
+    copy: HeldCoupon
+    dropped: tuple[str, ...] = ()
+
+
+class CouponUsed(contract.Event, frozen=True):
+    """A coupon was used for an order, or, without one, is back."""
+
+    coupon: str
+    store: str
+    order: str | None = None
+
+
+Command = Notify | RecordOrder | RecordChange | RecordCoupon | RecordCouponUse
+Event = NoticeAdded | OrderReceived | OrderChanged | CouponReceived | CouponUsed
 
 
 def decide(state: State, command: Command, context: Context) -> list[contract.Event]:
@@ -114,6 +157,15 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
             if f"{store}/{change.order}" not in state.orders:
                 return []
             return [OrderChanged(change.order, store, change)]
+        case RecordCoupon(store=store, coupon=held):
+            known = state.coupons.get(f"{store}/{held.coupon}")
+            if known is not None and known.issued_at == held.issued_at:
+                return []
+            dropped = _oldest(state.coupons, COUPONS_MAX) if known is None else ()
+            return [CouponReceived(held.coupon, store, held, dropped)]
+        case RecordCouponUse(store=store, coupon=name, order=order):
+            known = state.coupons.get(f"{store}/{name}")
+            return [] if known is None or known.order == order else [CouponUsed(name, store, order)]
         case _:
             assert_never(command)
 
@@ -134,6 +186,15 @@ def evolve(state: State, event: Event) -> None:
             known = state.orders.get(f"{store}/{name}")
             if known is not None:
                 state.orders[f"{store}/{name}"] = changed(known, change)
+        case CouponReceived(store=store, coupon=name, copy=held):
+            for old in event.dropped:
+                state.coupons.pop(old, None)
+            state.coupons[f"{store}/{name}"] = UserCoupon(*astuple(held), store=store)
+        case CouponUsed(store=store, coupon=name, order=order):
+            key = f"{store}/{name}"
+            if (coupon := state.coupons.get(key)) is not None:
+                status = ISSUED if order is None else USED
+                state.coupons[key] = replace(coupon, status=status, order=order)
         case _:
             assert_never(event)
 
@@ -147,6 +208,10 @@ def touched(event: Event) -> list[tuple[str, str]]:
             return [("orders", f"{store}/{name}"), *(("orders", old) for old in event.dropped)]
         case OrderChanged(store=store, order=name):
             return [("orders", f"{store}/{name}")]
+        case CouponReceived(store=store, coupon=name):
+            return [("coupons", f"{store}/{name}"), *(("coupons", old) for old in event.dropped)]
+        case CouponUsed(store=store, coupon=name):
+            return [("coupons", f"{store}/{name}")]
         case _:
             assert_never(event)
 

@@ -27,7 +27,7 @@ ROLES = {
     "owner staff user": "FollowStore UnfollowStore",
     "owner staff table user": "CreateOrder CancelOrder IssueCoupon",
     "service": "Notify",
-    "": "RetireCoupons TurnCampaigns "
+    "": "RetireCoupons TurnCampaigns RecordCoupon RecordCouponUse ShowOffers "
     "TakeCart ArchiveOrders NoteTable NoteCall ReturnCart ShowMenu RecordOrder RecordChange",
 }
 

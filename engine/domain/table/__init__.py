@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.domain import contract
 from engine.domain.contract import Context, by_type
-from engine.domain.table import calls, cart, copies, sitting
+from engine.domain.table import calls, cart, copies, coupons, sitting
 from engine.domain.table.state import COLLECTIONS, SELF, State
 
 __all__ = [
@@ -22,10 +22,10 @@ __all__ = [
     "touched",
 ]
 
-Command = sitting.Command | cart.Command | calls.Command | copies.Command
-Event = sitting.Event | cart.Event | calls.Event | copies.Event
+Command = sitting.Command | cart.Command | calls.Command | copies.Command | coupons.Command
+Event = sitting.Event | cart.Event | calls.Event | copies.Event | coupons.Event
 
-_CONCEPTS = (sitting, cart, calls, copies)
+_CONCEPTS = (sitting, cart, calls, copies, coupons)
 _DECIDE = by_type(_CONCEPTS, "Command", "decide")
 _EVOLVE = by_type(_CONCEPTS, "Event", "evolve")
 _TOUCHED = by_type(_CONCEPTS, "Event", "touched")

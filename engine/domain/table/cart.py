@@ -62,10 +62,11 @@ class RemoveFromCart(contract.Command, frozen=True):
 
 
 class SubmitCart(contract.Command, frozen=True):
-    """Send the whole cart to the shop as one order."""
+    """Send the whole cart to the shop as one order, with a `coupon` that the party holds."""
 
     allowed: ClassVar = _GUESTS
     outcome: ClassVar = Outcome("OrderReceived", "CartReturned", "order")
+    coupon: Ref | None = None
 
 
 class ReturnCart(contract.Command, frozen=True):
@@ -109,6 +110,7 @@ class CartSubmitted(contract.Event, frozen=True):
     order: str
     lines: tuple[CartLine, ...]
     at: str
+    coupon: str | None = None
 
 
 class CartReturned(contract.Event, frozen=True):
@@ -142,8 +144,8 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
             return [] if _known(state, line).quantity == quantity else [QuantityChanged(line, quantity)]
         case RemoveFromCart(line=line):
             return [ItemRemoved(_known(state, line).line)]
-        case SubmitCart():
-            return _submitted(state, context)
+        case SubmitCart(coupon=coupon):
+            return _submitted(state, coupon, context)
         case _:
             assert_never(command)
 
@@ -202,7 +204,7 @@ def _added(state: State, command: AddToCart, context: Context) -> list[contract.
     return [ItemAdded(line, command.product, command.quantity, command.options, command.note, command.by)]
 
 
-def _submitted(state: State, context: Context) -> list[contract.Event]:
+def _submitted(state: State, coupon: str | None, context: Context) -> list[contract.Event]:
     if not state.cart:
         raise Rejected("cart_empty", "There is nothing in the cart")
     if len(state.cart) > CART_MAX:
@@ -214,7 +216,7 @@ def _submitted(state: State, context: Context) -> list[contract.Event]:
     lines: Iterable[CartLine] = state.cart.values()
     sent = tuple(line if line.refused is None else replace(line, refused=None) for line in lines)
     order = f"{table}-{state.orders_made + 1}"
-    return [CartSubmitted(store, table, state.table[SELF].sitting, order, sent, context.now)]
+    return [CartSubmitted(store, table, state.table[SELF].sitting, order, sent, context.now, coupon)]
 
 
 def _check_shop(state: State) -> None:

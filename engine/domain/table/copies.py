@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from engine.domain import contract
+from engine.domain.campaign import CampaignNote
 from engine.domain.contract import Context
 from engine.domain.order import CLOSED, Order, OrderChange, changed
 from engine.domain.product import MenuItem, ShopSign
@@ -20,10 +21,13 @@ ORDERS_MAX = 200
 
 
 class ShowMenu(contract.Command, frozen=True):
-    """The shop's `products` or its sign, the `shop`, are like this now."""
+    """The shop's `products`, its sign, the `shop`, or all its `campaigns` that are not over, are like this
+    now.
+    """
 
     products: tuple[MenuItem, ...] = ()
     shop: ShopSign | None = None
+    campaigns: tuple[CampaignNote, ...] | None = None
 
 
 class RecordOrder(contract.Command, frozen=True):
@@ -40,10 +44,14 @@ class RecordChange(contract.Command, frozen=True):
 
 
 class MenuShown(contract.Event, frozen=True):
-    """The table knows these products, and the shop, as they are now."""
+    """The table knows these products, the shop, and campaigns as they are now; those in `over` are not shown
+    any more.
+    """
 
     products: tuple[MenuItem, ...] = ()
     shop: ShopSign | None = None
+    campaigns: tuple[CampaignNote, ...] = ()
+    over: tuple[str, ...] = ()
 
 
 class OrderReceived(contract.Event, frozen=True):
@@ -71,7 +79,10 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
         case ShowMenu(products=products, shop=shop):
             news = tuple(item for item in products if state.menu.get(item.product) != item)
             sign = None if state.shop.get(SELF) == shop else shop
-            return [MenuShown(news, sign)] if news or sign else []
+            campaigns, over = _campaign_news(state, command.campaigns)
+            if not (news or sign or campaigns or over):
+                return []
+            return [MenuShown(news, sign, campaigns, over)]
         case RecordOrder(order=order, sitting=sitting):
             return _received(state, order, sitting, context)
         case RecordChange(change=change):
@@ -88,6 +99,10 @@ def evolve(state: State, event: Event) -> None:
                 state.menu[item.product] = item
             if shop is not None:
                 state.shop[SELF] = shop
+            for note in event.campaigns:
+                state.campaigns[note.campaign] = note
+            for gone in event.over:
+                state.campaigns.pop(gone, None)
         case OrderReceived(order=name, copy=order):
             state.sending.pop(name, None)
             for old in event.dropped:
@@ -102,10 +117,12 @@ def evolve(state: State, event: Event) -> None:
 
 
 def touched(event: Event) -> list[tuple[str, str]]:
-    """Products and the shop, or orders and the submission that became one."""
+    """Products, campaigns and the shop, or orders and the submission that became one."""
     match event:
         case MenuShown(products=products, shop=shop):
             names = [("menu", item.product) for item in products]
+            names += [("campaigns", note.campaign) for note in event.campaigns]
+            names += [("campaigns", gone) for gone in event.over]
             return names if shop is None else [("shop", SELF), *names]
         case OrderReceived(order=name):
             return [("orders", name), ("sending", name), *(("orders", old) for old in event.dropped)]
@@ -113,6 +130,17 @@ def touched(event: Event) -> list[tuple[str, str]]:
             return [("orders", name)]
         case _:
             assert_never(event)
+
+
+def _campaign_news(
+    state: State, told: tuple[CampaignNote, ...] | None
+) -> tuple[tuple[CampaignNote, ...], tuple[str, ...]]:
+    """Return what is new of all campaigns that the shop has, and which are over."""
+    if told is None:
+        return (), ()
+    there = {note.campaign for note in told}
+    news = tuple(note for note in told if state.campaigns.get(note.campaign) != note)
+    return news, tuple(name for name in state.campaigns if name not in there)
 
 
 def _received(state: State, order: Order, sitting: int, context: Context) -> list[contract.Event]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, assert_never
 
+from msgspec.structs import replace
+
 from engine.domain import contract
 from engine.domain.contract import STAFF, Context
 from engine.domain.fields import Guests
@@ -38,7 +40,9 @@ class TableOpened(contract.Event, frozen=True):
 
 
 class TableClosed(contract.Event, frozen=True):
-    """The party has left; these lines, orders and calls went with it."""
+    """The party has left; these lines, orders and calls went with it, and what it held of these
+    coupons.
+    """
 
     store: str
     table: str
@@ -47,6 +51,7 @@ class TableClosed(contract.Event, frozen=True):
     cart: tuple[str, ...] = ()
     orders: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()
+    coupons: tuple[str, ...] = ()
 
 
 Command = OpenTable | CloseTable
@@ -71,7 +76,8 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
             if unfinished:
                 raise Rejected("orders_open", f"Not served yet: {', '.join(unfinished)}")
             now = state.table[SELF]
-            left = tuple(state.cart), tuple(state.orders), tuple(state.calls)
+            held = tuple(coupon.coupon for coupon in state.coupons.values() if coupon.held)
+            left = tuple(state.cart), tuple(state.orders), tuple(state.calls), held
             return [TableClosed(now.store, now.table, now.sitting, context.now, *left)]
         case _:
             assert_never(command)
@@ -103,6 +109,9 @@ def evolve(state: State, event: Event) -> None:
                 state.orders.pop(name, None)
             for name in event.calls:
                 state.calls.pop(name, None)
+            for name in event.coupons:
+                if (coupon := state.coupons.get(name)) is not None:
+                    state.coupons[name] = replace(coupon, held=False, used=False)
         case _:
             assert_never(event)
 
@@ -118,6 +127,7 @@ def touched(event: Event) -> list[tuple[str, str]]:
                 *(("cart", name) for name in event.cart),
                 *(("orders", name) for name in event.orders),
                 *(("calls", name) for name in event.calls),
+                *(("coupons", name) for name in event.coupons),
             ]
         case _:
             assert_never(event)

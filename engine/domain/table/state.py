@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from engine.domain.campaign import CampaignNote
+from engine.domain.coupon import Discount
 from engine.domain.order import Order
 from engine.domain.product import MenuItem, ShopSign
 from engine.errors import Rejected
@@ -58,8 +60,23 @@ class Call(Struct, frozen=True, gc=False):
     called_at: str
 
 
+class TableCoupon(Struct, frozen=True, gc=False):
+    """A coupon that the shop gives out. `held`: this party has one, which is `used` or not. `remaining` is
+    as last heard.
+    """
+
+    coupon: str
+    name: str
+    discount: Discount
+    remaining: int
+    starts_at: str | None
+    expires_at: str | None
+    held: bool = False
+    used: bool = False
+
+
 class State(Struct):
-    """A table. The first seven are the collections that readers see; counters are never reset."""
+    """A table. The first nine are the collections that readers see; counters are never reset."""
 
     table: dict[str, Sitting] = {}
     shop: dict[str, ShopSign] = {}
@@ -68,12 +85,14 @@ class State(Struct):
     sending: dict[str, Submission] = {}
     orders: dict[str, Order] = {}
     calls: dict[str, Call] = {}
+    coupons: dict[str, TableCoupon] = {}
+    campaigns: dict[str, CampaignNote] = {}
     lines_made: int = 0
     orders_made: int = 0
     calls_made: int = 0
 
 
-COLLECTIONS = ("table", "shop", "menu", "cart", "sending", "orders", "calls")
+COLLECTIONS = ("table", "shop", "menu", "cart", "sending", "orders", "calls", "coupons", "campaigns")
 
 
 def is_open(state: State) -> bool:
