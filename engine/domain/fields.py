@@ -27,6 +27,7 @@ Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?
 """RFC 3339, UTC, to the millisecond; `engine.domain.times` reads it."""
 
 Quantity = Annotated[int, Meta(ge=1, le=999)]
+Amount = Annotated[int, Meta(ge=1, le=10**13)]
 Price = Annotated[int, Meta(ge=0, le=100_000_000)]
 Stock = Annotated[int, Meta(ge=0, le=1_000_000)]
 Delta = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]

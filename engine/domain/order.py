@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.domain.contract import Event
-from engine.domain.payment import OrderPayment
+from engine.domain.payment import DROPPED, PENDING, OrderPayment
 from engine.domain.tax import Split, discounted, vat_in
 
 CREATED, PENDING_PAYMENT = "CREATED", "PENDING_PAYMENT"
@@ -172,7 +172,10 @@ def _with_status(order: Copy, change: OrderChange) -> Copy:
         case "SERVED":
             return replace(order, status=SERVED, served_at=at, closed_at=at)
         case "REJECTED" | "CANCELLED" | "EXPIRED" as status:
-            return replace(order, status=status, closed_at=at, reason=change.reason)
+            payment = order.payment
+            if payment is not None and payment.status == PENDING:
+                payment = replace(payment, status=DROPPED)  # nobody can approve it any more
+            return replace(order, status=status, closed_at=at, reason=change.reason, payment=payment)
         case _:
             return order
 

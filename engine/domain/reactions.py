@@ -27,12 +27,12 @@ from msgspec.structs import replace
 from engine.domain import store, user
 from engine.domain.contract import Event, Send, members
 from engine.domain.coupon import ISSUED, HeldCoupon, Offer
-from engine.domain.order import OrderEvent
-from engine.domain.store import cancelling, kitchen
+from engine.domain.order import OrderChange, OrderEvent
 from engine.domain.store.announce import MenuAnnounced, OffersAnnounced
 from engine.domain.store.campaigns import CampaignAnnounced
 from engine.domain.store.coupons import CouponIssued, CouponRedeemed, CouponReturned
-from engine.domain.store.orders import CartRefused, OrderCreated, TakeCart, Wish
+from engine.domain.store.holds import ConfirmStock
+from engine.domain.store.orders import CartRefused, OrderCreated, OrderPlaced, TakeCart, Wish
 from engine.domain.store.tables import NoteCall, NoteTable
 from engine.domain.table.calls import CallAnswered, StaffCalled
 from engine.domain.table.cart import CartSubmitted, ReturnCart

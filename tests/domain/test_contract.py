@@ -19,15 +19,16 @@ from tests.harness_domain import event_types
 COMMANDS = [(kind, command) for kind, domain in DOMAINS.items() for command in members(domain.Command)]
 
 ROLES = {
-    "owner": "ConfigureStore PutProduct CreateCoupon ScheduleCampaign CancelCampaign",
+    "owner": "ConfigureStore PutProduct ResolvePayment CreateCoupon ScheduleCampaign CancelCampaign",
     "owner staff": "OpenStore CloseStore PauseOrders ResumeOrders SetSoldOut AdjustStock AcceptOrder "
     "RejectOrder StartCooking MarkItemReady MarkReady MarkServed RecallOrder CancelLine AnswerCall "
-    "CloseTable",
+    "CloseTable QueryPayment",
     "owner staff table": "OpenTable AddToCart ChangeQuantity RemoveFromCart SubmitCart CallStaff",
     "owner staff user": "FollowStore UnfollowStore",
-    "owner staff table user": "CreateOrder CancelOrder IssueCoupon",
+    "owner staff table user": "PreparePayment ApprovePayment CreateOrder CancelOrder IssueCoupon",
     "service": "Notify",
-    "": "RetireCoupons TurnCampaigns RecordCoupon RecordCouponUse ShowOffers "
+    "": "ExpireHolds ConfirmStock NoteCheckout SettleApproval ReconcilePayments "
+    "RetireCoupons TurnCampaigns RecordCoupon RecordCouponUse ShowOffers "
     "TakeCart ArchiveOrders NoteTable NoteCall ReturnCart ShowMenu RecordOrder RecordChange",
 }
 

@@ -9,7 +9,7 @@ from engine.domain.store.announce import MenuAnnounced
 from engine.domain.store.closing import OrdersArchived
 from engine.domain.store.menu import SoldOutSet
 from engine.domain.store.orders import CartRefused, Destination, OrderCreated, OrderPlaced, TakeCart
-from engine.domain.store.shop import OrdersPaused, StoreClosed, StoreConfigured
+from engine.domain.store.shop import OrdersPaused, StoreClosed
 from engine.domain.store.stock import StockChange
 from engine.domain.store.tables import TableNoted
 from tests.domain.shop_given import MENU, PLACED, SERVED, TABLE_3, create, created, item, line, wish
@@ -29,7 +29,7 @@ def test_an_order_is_created_and_placed_in_one_go():
     lines = (ramen(quantity=2), line("o1-2", quantity=3))
     taken = (StockChange("kimbap", 10, 7),)
     then = [
-        OrderCreated("o1", 1, "PLACED", lines, 19000, "owner:kim", NOW, stock=taken),
+        OrderCreated("o1", 1, "PLACED", lines, 19000, "owner:kim", NOW, stock=taken, vat=1727),
         OrderPlaced("o1", 1),
     ]
     stream = check(store, MENU, command, then)
@@ -51,6 +51,7 @@ def test_an_order_is_created_and_placed_in_one_go():
                 "note": "",
                 "by": "",
                 "status": "WAITING",
+                "tax_free": False,
             }
             for number, product, name, quantity, price in (
                 (1, "ramen", "라면", 2, 5000),
@@ -67,6 +68,15 @@ def test_an_order_is_created_and_placed_in_one_go():
         "closed_at": None,
         "reason": None,
         "shipping": None,
+        "tax_free": 0,
+        "vat": 1727,
+        "discount": 0,
+        "coupon": None,
+        "paid": 0,
+        "paid_lines": [],
+        "refunded": 0,
+        "hold_expires_at": None,
+        "payment": None,
     }
 
 
@@ -82,12 +92,11 @@ def test_the_answer_of_an_order():
     [
         ([*MENU, StoreClosed()], "store_closed"),
         ([*MENU, OrdersPaused("busy")], "orders_paused"),
-        ([*MENU, StoreConfigured("온다", "prepay", 600)], "prepay_unsupported"),
     ],
 )
 @pytest.mark.parametrize("by", ["owner:kim", "staff:lee", "user:u1", "service:pos"])
 def test_a_shop_that_takes_no_orders(given, code, by):
-    """Nobody orders from a closed or paused shop, nor from one that wants its money first."""
+    """Nobody orders from a closed or paused shop."""
     check(store, given, create(), rejected=code, by=by)
 
 
@@ -220,7 +229,7 @@ def test_a_cart_becomes_an_order_under_its_own_ids():
     """Order and lines keep the ids that the table gave them."""
     taken = (StockChange("kimbap", 10, 9),)
     lines = (replace(line("t3-1", quantity=1), by="민지"),)
-    order = OrderCreated("3-7", 1, "PLACED", lines, 3000, BY_TABLE, NOW, "3", None, 4, stock=taken)
+    order = OrderCreated("3-7", 1, "PLACED", lines, 3000, BY_TABLE, NOW, "3", None, 4, stock=taken, vat=273)
     check(store, SEATED, CART, [order, OrderPlaced("3-7", 1)], by=BY_TABLE)
 
 

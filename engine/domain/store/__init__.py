@@ -11,14 +11,18 @@ from typing import Any
 from engine.domain import contract
 from engine.domain.contract import Context, by_type
 from engine.domain.store import (
+    approvals,
     campaigns,
     cancelling,
     closing,
     coupons,
     following,
+    holds,
     kitchen,
     menu,
     orders,
+    payments,
+    reconciling,
     shop,
     tables,
 )
@@ -49,6 +53,10 @@ Command = (
     | coupons.Command
     | campaigns.Command
     | following.Command
+    | holds.Command
+    | payments.Command
+    | approvals.Command
+    | reconciling.Command
 )
 Event = (
     shop.Event
@@ -61,13 +69,20 @@ Event = (
     | coupons.Event
     | campaigns.Event
     | following.Event
+    | holds.Event
+    | payments.Event
+    | approvals.Event
+    | reconciling.Event
 )
 
-_CONCEPTS = (shop, menu, orders, kitchen, cancelling, closing, tables, coupons, campaigns, following)
+_CONCEPTS = (
+    *(shop, menu, orders, kitchen, cancelling, closing, tables, coupons, campaigns, following),
+    *(holds, payments, approvals, reconciling),
+)
 _DECIDE = by_type(_CONCEPTS, "Command", "decide")
 _EVOLVE = by_type(_CONCEPTS, "Event", "evolve")
 _TOUCHED = by_type(_CONCEPTS, "Event", "touched")
-_DEADLINES = (closing.deadline, coupons.deadline, campaigns.deadline)
+_DEADLINES = (closing.deadline, coupons.deadline, campaigns.deadline, holds.deadline, reconciling.deadline)
 """Each says when its part of the state next wants to be woken, and with which command."""
 
 
@@ -103,8 +118,12 @@ def answer(state: State, command: Command, events: list[contract.Event]) -> dict
             "order": created.order,
             "total": created.total,
             "status": created.status,
-            "hold_expires_at": None,
+            "hold_expires_at": created.hold_expires_at,
         }
+    if isinstance(command, payments.Command):
+        return payments.answer(state, command)
+    if isinstance(command, reconciling.Command):
+        return reconciling.answer(state, command)
     if isinstance(command, coupons.Command):
         return coupons.answer(state, command, events)
     if isinstance(command, campaigns.Command):

@@ -68,9 +68,9 @@ def deadline(state: State) -> tuple[int, Command] | None:
     return None
 
 
-def left_behind(state: State) -> list[contract.Event]:
-    """Return the archiving that has to go along when one more order closes."""
-    over = len(state.closed) + 1 - CLOSED_MAX
+def left_behind(state: State, count: int = 1) -> list[contract.Event]:
+    """Return the archiving that has to go along when `count` more orders close."""
+    over = len(state.closed) + count - CLOSED_MAX
     return [OrdersArchived(tuple(islice(state.closed, over)))] if over > 0 else []
 
 

@@ -75,6 +75,7 @@ class QueryRequested(contract.Event, frozen=True, kw_only=True):
     checkout: str = ""
     charge: str = ""
     number: int = 1
+    again_at: str | None = None
     tax_free: int | None = None
 
 
@@ -112,8 +113,8 @@ class NoteCheckout(contract.Command, frozen=True):
 
 
 class SettleApproval(contract.Command, frozen=True):
-    """The gateway's `verdict` on an `attempt`: an approval says which `amount` it charged under which name
-    (`charge`); a `code` and `message` are the gateway's.
+    """The gateway's `verdict` on an `attempt` of a `payment`: an approval says which `amount` it charged
+    under which name (`charge`); a `code` and `message` are the gateway's.
 
     `DECLINED` is only what the gateway says for certain; whatever leaves a doubt is `UNKNOWN`.
     """
@@ -128,7 +129,7 @@ class SettleApproval(contract.Command, frozen=True):
 
 
 class SettleRefund(contract.Command, frozen=True):
-    """The gateway's `verdict` on a `refund`: given back, refused for certain, or unknown."""
+    """The gateway's `verdict` on a `refund` of a `payment`, with its `code` and `message`: given back, refused for certain, or unknown."""
 
     payment: str
     refund: str

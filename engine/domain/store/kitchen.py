@@ -19,6 +19,7 @@ from engine.domain.order import (
     READY,
     SERVED,
     STAGES,
+    UNPAID,
     WAITING,
     Order,
     OrderChange,
@@ -129,9 +130,11 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
     """Return what the tap does; `[]` when it is done already.
 
     Raises:
-        Rejected: `unknown_order`, `unknown_line`, `wrong_status`.
+        Rejected: `unknown_order`, `unknown_line`, `wrong_status`, `not_paid`.
     """
     order = known_order(state, command.order)
+    if order.status in UNPAID:
+        raise Rejected("not_paid", f"Order {order.order} is not paid yet: wait for its guest")
     facts = (order.order, context.now, order.table, order.user)
     match command:
         case AcceptOrder():

@@ -119,6 +119,8 @@ def evolve(state: State, event: Event) -> None:
         case ProductPut():
             known = state.products.get(event.product)
             state.products[event.product] = _product(event, known)
+            if event.stock is None and known is not None and known.stock is not None:
+                _count_no_more(state, event.product)
         case SoldOutSet(product=name, sold_out=sold_out):
             if name in state.products:
                 state.products[name].sold_out = sold_out
@@ -173,6 +175,14 @@ def _product(event: ProductPut, known: Product | None) -> Product:
         held=known.held if known is not None and counted else 0,
         pinned=known.pinned if known is not None and counted else 0,
     )
+
+
+def _count_no_more(state: State, product: str) -> None:
+    """Orders keep no pieces of what is not counted: nothing of it can come back later."""
+    for hold in state.holds.values():
+        hold.pieces.pop(product, None)
+    for pieces in state.taken.values():
+        pieces.pop(product, None)
 
 
 def _known(state: State, name: str) -> Product:

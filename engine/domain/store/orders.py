@@ -13,12 +13,13 @@ from msgspec import Meta, Struct
 from engine.domain import contract
 from engine.domain.contract import Context
 from engine.domain.fields import Id, Label, Name, Note, Quantity, Ref, TableId
-from engine.domain.order import PLACED, Order, OrderLine, Shipping
+from engine.domain.order import CREATED, PLACED, Order, OrderChange, OrderLine, Shipping, changed
 from engine.domain.product import CHOSEN_MAX, extra_price
-from engine.domain.store import stock
-from engine.domain.store.state import SELF, State
+from engine.domain.store import campaigns, coupons, holds, stock
+from engine.domain.store.state import SELF, Shop, State
 from engine.domain.store.stock import StockChange
-from engine.domain.tax import Split, vat_in
+from engine.domain.tax import Split, discounted, vat_in
+from engine.domain.times import to_ms, to_text
 from engine.errors import Rejected
 
 LINES_MAX = 100
@@ -59,13 +60,14 @@ class CreateOrder(contract.Command, frozen=True):
 
 class TakeCart(contract.Command, frozen=True):
     """A table's cart becomes an order: `lines` for the party `sitting` at the `table`, under the table's
-    `order` id.
+    `order` id, with their `coupon`.
     """
 
     order: str
     table: str
     sitting: int
     lines: tuple[Wish, ...]
+    coupon: str | None = None
 
 
 class OrderCreated(contract.Event, frozen=True):
@@ -111,10 +113,19 @@ class OrderCreated(contract.Event, frozen=True):
 
 
 class OrderPlaced(contract.Event, frozen=True):
-    """The kitchen may start. An order to be paid afterwards is placed as it is created."""
+    """The kitchen may start. An order to be paid afterwards is placed as it is created; one that is paid
+    first is placed `at` a later time, of which its `table` and `user` have to hear.
+    """
 
     order: str
     number: int
+    at: str | None = None
+    table: str | None = None
+    user: str | None = None
+
+    def change(self) -> OrderChange:
+        """Return what a later placing does to the order."""
+        return OrderChange(self.order, self.at or "", PLACED)
 
 
 class CartRefused(contract.Event, frozen=True):
@@ -136,18 +147,18 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
     A refused cart is an event, not a refusal: what follows from it must be as durable as an order would be.
 
     Raises:
-        Rejected: `store_closed`, `orders_paused`, `prepay_unsupported`, `forbidden`, `table_closed`,
-            `order_exists`, `unknown_coupon`, `unknown_product`, `sold_out`, `duplicate_line` and those of
-            options.
+        Rejected: `store_closed`, `orders_paused`, `forbidden`, `table_closed`, `order_exists`,
+            `unknown_product`, `sold_out`, `duplicate_line`, those of options and those of coupons.
     """
     match command:
         case CreateOrder():
             table, user = _for_whom(state, command, context)
             sitting = state.sittings.get(table, 0) if table is not None else 0
             return _create(state, command, context, table, user, sitting)
-        case TakeCart(order=order, table=table, sitting=sitting):
+        case TakeCart(order=order, table=table, sitting=sitting, lines=lines, coupon=coupon):
             try:
-                return _create(state, CreateOrder(command.lines, order), context, table, None, sitting)
+                wanted = CreateOrder(lines, order, coupon=coupon)
+                return _create(state, wanted, context, table, None, sitting)
             except Rejected as refusal:
                 return [CartRefused(order, table, refusal.code, refusal.detail)]
         case _:
@@ -155,7 +166,7 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
 
 
 def evolve(state: State, event: Event) -> None:
-    """Add the order, and take its stock."""
+    """Add the order, and take its stock or hold it; place it."""
     match event:
         case OrderCreated():
             order = event.order
@@ -164,9 +175,17 @@ def evolve(state: State, event: Event) -> None:
                 state.number = event.number
             if event.stock:
                 stock.apply(state, event.stock)
-                state.taken[order] = {change.product: change.before - change.after for change in event.stock}
-        case OrderPlaced() | CartRefused():
-            pass  # an order to be paid afterwards is placed as it is created; a refused one never was
+            pieces = {change.product: change.before - change.after for change in event.stock}
+            if event.hold_expires_at is not None:
+                holds.begin(state, order, to_ms(event.hold_expires_at), pieces)
+            elif pieces:
+                state.taken[order] = pieces
+        case OrderPlaced(order=order):
+            known = state.orders.get(order)
+            if event.at is not None and known is not None:
+                state.orders[order] = changed(known, event.change())
+        case CartRefused():
+            pass  # it never was
         case _:
             assert_never(event)
 
@@ -190,7 +209,7 @@ def touched(event: Event) -> list[tuple[str, str]]:
 def _create(
     state: State, command: CreateOrder, context: Context, table: str | None, user: str | None, sitting: int
 ) -> list[contract.Event]:
-    _check_shop(state, command)
+    shop = _open_shop(state)
     number = state.number + 1
     order = command.order
     if order is None:
@@ -200,30 +219,47 @@ def _create(
             order = f"o{number}"
     elif order in state.orders or order in state.archived:
         raise Rejected("order_exists", f"There is an order {order} already")
-    lines, whole, demand = _price(state, command.lines, number)
-    changes = stock.take(state, demand) if demand else ()
+    lines, whole, demand = _price(state, command.lines, number, context.now_ms)
+    discount = 0
+    redeemed: list[contract.Event] = []
+    if command.coupon is not None:
+        holder = user or (coupons.party(table, sitting) if table is not None and sitting else None)
+        discount, redeemed = _discount(state, command.coupon, holder, whole, order, context)
+        whole = discounted(whole, discount)
+    unpaid = shop.payment_mode == "prepay" and whole.amount > 0
+    changes = stock.take(state, demand, hold=unpaid) if demand else ()
     shipping = _shipping(command.shipping) if command.shipping is not None else None
     by, at = context.by, context.now
-    events: list[contract.Event] = [
-        OrderCreated(
-            order,
-            number,
-            PLACED,
-            lines,
-            whole.amount,
-            by,
-            at,
-            table,
-            user,
-            sitting,
-            shipping,
-            changes,
-            whole.tax_free,
-            vat_in(whole.taxable),
-        ),
-        OrderPlaced(order, number),
-    ]
+    created = OrderCreated(
+        order,
+        number,
+        CREATED if unpaid else PLACED,
+        lines,
+        whole.amount,
+        by,
+        at,
+        table,
+        user,
+        sitting,
+        shipping,
+        changes,
+        whole.tax_free,
+        vat_in(whole.taxable),
+        discount,
+        command.coupon,
+        to_text(context.now_ms + shop.hold_seconds * 1000) if unpaid else None,
+    )
+    events = [created, *redeemed] if unpaid else [created, *redeemed, OrderPlaced(order, number)]
     return events + stock.announce_crossing(state, changes) if changes else events
+
+
+def _discount(
+    state: State, coupon: str, holder: str | None, whole: Split, order: str, context: Context
+) -> tuple[int, list[contract.Event]]:
+    """Return what the coupon takes off, and the note that it is used."""
+    discount = coupons.redeem(state, coupon, holder, whole, context.now_ms)
+    assert holder is not None  # nobody else can have it
+    return discount, coupons.redeemed_events(state, coupon, holder, order, discount, context)
 
 
 def _for_whom(state: State, command: CreateOrder, context: Context) -> tuple[str | None, str | None]:
@@ -244,20 +280,18 @@ def _for_whom(state: State, command: CreateOrder, context: Context) -> tuple[str
     return command.table, command.user
 
 
-def _check_shop(state: State, command: CreateOrder) -> None:
+def _open_shop(state: State) -> Shop:
+    """Return the shop if it takes orders."""
     shop = state.shop[SELF]
     if not shop.open:
         raise Rejected("store_closed", f"{shop.name} is closed: open the store to take orders")
     if shop.paused:
         raise Rejected("orders_paused", f"{shop.name} takes no orders just now: {shop.pause_reason}")
-    if shop.payment_mode == "prepay":
-        raise Rejected("prepay_unsupported", "Paying before the meal is not possible yet: use postpay")
-    if command.coupon is not None:
-        raise Rejected("unknown_coupon", f"There is no coupon {command.coupon}")
+    return shop
 
 
 def _price(
-    state: State, wishes: Sequence[Wish], number: int
+    state: State, wishes: Sequence[Wish], number: int, now_ms: int
 ) -> tuple[tuple[OrderLine, ...], Split, dict[str, int]]:
     """Return the lines at the menu's prices, their sum by tax, and what they need of counted products."""
     products = state.products
@@ -272,7 +306,7 @@ def _price(
         if product.sold_out:
             raise Rejected("sold_out", f"{product.name} is sold out")
         quantity = wish.quantity
-        price = product.price
+        price = campaigns.price_now(state, product, now_ms)
         if product.options or wish.options:
             price += extra_price(product.name, product.options, wish.options)
         if product.stock is not None:

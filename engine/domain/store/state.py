@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import Struct
 
 from engine.domain.campaign import CampaignPrice
 from engine.domain.coupon import Discount
 from engine.domain.fields import PaymentMode
 from engine.domain.order import Order
+from engine.domain.payment import Payment
 from engine.domain.product import MenuItem, Option, ShopSign
+from engine.domain.store.schedule import Schedule
 
 SELF = "self"
 """The id of the one entity in a collection of one."""
@@ -127,18 +130,20 @@ class Issues(Struct):
 
 
 class State(Struct):
-    """A shop. The first five are the collections that readers see.
+    """A shop. Those in `COLLECTIONS` are what readers see.
 
     Attributes:
-        number: number of the newest order; numbers are never used twice. sittings: open tables and the
-        number of the party that sits there. taken: what each order took out of counted stock and may still
-        give back, by product: gone once it cooks. closed: closed orders that can still be recalled, oldest
-        first, and when they closed (ms). archived: ids of orders that have left, oldest first, so that they
-        are not taken again soon. issues: who has which coupon, by coupon. coupon_ends: when coupons leave
-        (ms), soonest first. priced: prices of open campaigns, by product and campaign.
-        campaign_due: when campaigns open or close next (ms), soonest first. followers: users to tell, by
-        the number under which they came; follows: the newest of these. telling: open campaigns of which
-        followers are still being told, and up to which number they have been.
+        number: number of the newest order; numbers are never used twice. sittings: open tables and the number
+        of the party that sits there. taken: what each order took out of counted stock and may still give
+        back, by product: gone once it cooks. closed: closed orders that can still be recalled, oldest first,
+        and when they closed (ms). archived: ids of orders that have left, oldest first, so that they are not
+        taken again soon. holds: stock kept for unpaid orders, and expiries: when that ends. queries: when the
+        gateway is asked after which payment. kept: payments whose orders have left. issues: who has which
+        coupon, by coupon. coupon_ends: when coupons leave (ms), soonest first. priced: prices of open
+        campaigns, by product and campaign. campaign_due: when campaigns open or close next (ms), soonest
+        first. followers: users to tell, by the number under which they came; follows: the newest of these.
+        telling: open campaigns of which followers are still being told, and up to which number they have
+        been.
     """
 
     shop: dict[str, Shop] = {}
@@ -146,6 +151,7 @@ class State(Struct):
     orders: dict[str, Order] = {}
     tables: dict[str, SeenTable] = {}
     calls: dict[str, RingingCall] = {}
+    payments: dict[str, Payment] = {}
     coupons: dict[str, Coupon] = {}
     campaigns: dict[str, Campaign] = {}
     number: int = 0
@@ -153,6 +159,10 @@ class State(Struct):
     taken: dict[str, dict[str, int]] = {}
     closed: dict[str, int] = {}
     archived: dict[str, bool] = {}
+    holds: dict[str, Hold] = {}
+    expiries: Schedule = msgspec.field(default_factory=Schedule)
+    queries: Schedule = msgspec.field(default_factory=Schedule)
+    kept: dict[str, Payment] = {}
     issues: dict[str, Issues] = {}
     coupon_ends: dict[str, int] = {}
     priced: dict[str, dict[str, Special]] = {}
@@ -162,7 +172,7 @@ class State(Struct):
     telling: dict[str, int] = {}
 
 
-COLLECTIONS = ("shop", "products", "orders", "tables", "calls", "coupons", "campaigns")
+COLLECTIONS = ("shop", "products", "orders", "tables", "calls", "payments", "coupons", "campaigns")
 
 
 def menu_item(product: Product, sold_out: bool, stock: int | None) -> MenuItem:

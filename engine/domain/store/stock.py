@@ -54,6 +54,19 @@ def moved(product: Product, available: int = 0, held: int = 0, pinned: int = 0) 
     )
 
 
+def further(change: StockChange, available: int = 0, held: int = 0, pinned: int = 0) -> StockChange:
+    """Return the change that follows `change` in the same commit."""
+    return StockChange(
+        change.product,
+        change.after,
+        change.after + available,
+        change.held_after,
+        change.held_after + held,
+        change.pinned_after,
+        change.pinned_after + pinned,
+    )
+
+
 def take(state: State, demand: dict[str, int], *, hold: bool = False) -> tuple[StockChange, ...]:
     """Return what `demand` (product -> pieces, all counted) does to the stock: sold, or on `hold`.
 
