@@ -34,6 +34,7 @@ from engine.domain.table.sitting import CloseTable, OpenTable
 from engine.domain.times import to_ms, to_text
 from engine.domain.user import Notify
 from tests.domain.shop_given import EXTRA, SIZE
+from tests.golden.paying import pay_first
 from tests.harness_domain import NOW_MS, World
 
 EVENTS = Path(__file__).parent / "events"
@@ -107,6 +108,7 @@ def evening() -> dict[str, Any]:
             world.now_ms = to_ms("2027-06-01T00:00:00Z") + RETIRE_MS
         world.ask(stream, command)
         world.settle()
+    pay_first(world)
     found: dict[str, Any] = {}
     for name, stream in world.streams.items():
         for event in stream.events:

@@ -129,8 +129,8 @@ class SettleApproval(contract.Command, frozen=True):
 
 
 class SettleRefund(contract.Command, frozen=True):
-    """The gateway's `verdict` on a `refund` of a `payment`, with its `code` and `message`: given back, refused
-    for certain, or unknown.
+    """The gateway's `verdict` on a `refund` of a `payment`, with its `code` and `message`: given back,
+    refused for certain, or unknown.
     """
 
     payment: str
