@@ -38,7 +38,7 @@ class SandboxGateway:
                 "tax_free": prepared.tax_free,
                 "name": prepared.name,
                 "return": await self._links.back(store, prepared.payment),
-                "webhook": await self._links.webhook(self.name, store, prepared.payment),
+                "webhook": self._links.webhook(self.name, store, prepared.payment),
             },
             key=prepared.payment,
         )
@@ -52,6 +52,7 @@ class SandboxGateway:
             "order": order,
             "amount": requested.amount,
             "tax_free": requested.tax_free,
+            "webhook": self._links.webhook(self.name, store, requested.payment),
         }
         answer = await self._line.post("/v1/charges", json=body, key=requested.attempt)
         if answer.status == 200:
