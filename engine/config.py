@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
+import zoneinfo
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -90,6 +92,18 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     shutdown_s: float = 4.0
     """Time for mailboxes to empty at the end."""
 
+    # History
+    db: str = ""
+    """Where the history is: `postgresql://user:password@host/database`, `mysql://…`, `sqlite:///file`; empty:
+    `DATA/history.db`; `none`: nowhere.
+    """
+    history_days: int = 400
+    """Events in the history that are older are deleted; 0: never."""
+    timezone: str = "Asia/Seoul"
+    """Where the shops are, for reports (IANA)."""
+    day_starts_at: str = "00:00"
+    """When a day of business begins there, `HH:MM`."""
+
     # Webhooks
     webhook_url: str = ""
     """Where to send webhooks; several with spaces between them; empty: nowhere."""
@@ -160,6 +174,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         self._check_payments()
         if not self.webhook_timeout_s > 0:
             raise ConfigError("webhook_timeout_s must be more than 0: it is how long to wait for an answer")
+        if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", self.day_starts_at):
+            raise ConfigError("day_starts_at must be a time of day, as 05:00")
+        try:
+            zoneinfo.ZoneInfo(self.timezone)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            raise ConfigError(f"timezone: there is no {self.timezone!r}; it must be as Asia/Seoul") from None
         if self.port > 65_535:
             raise ConfigError("port must be at most 65535")
         if self.idempotency_s < 86_400:
@@ -190,6 +210,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 def is_secret(name: str) -> bool:
     """Return whether nobody may see the value of a setting of this name: any `…secret…` or `…key…`."""
     return not {"secret", "key", "password", "token"}.isdisjoint(name.split("_"))
+
+
+def hide_password(url: str) -> str:
+    """Return a URL without the passwords in it."""
+    url = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?i)([?&][^=&]*pass[^=&]*)=[^&]*", r"\1=***", url)
 
 
 def load(

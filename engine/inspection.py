@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -14,6 +14,9 @@ from engine.log import Log
 from engine.reactions import Consumer
 from engine.timers import Timers
 
+if TYPE_CHECKING:  # SQLAlchemy takes its time to load
+    from engine.history.keeper import Keeper
+
 
 class Host(Protocol):
     """What can be looked at in a node."""
@@ -23,6 +26,7 @@ class Host(Protocol):
     actors: dict[str, Actor]
     feeds: dict[str, Feed]
     runners: list[Consumer]
+    history: Keeper | None
     timers: Timers
 
 
@@ -41,7 +45,12 @@ def statistics(node: Host) -> dict[str, Any]:
         "log_bytes": log.get("bytes", 0),
         "log_writable": int(node.log.writable),
         "checkpoint_position": node.checkpoint.position,
-        "reaction_lag": max((node.log.head - runner.position for runner in node.runners), default=0),
+        "reaction_lag": max(
+            (node.log.head - runner.position for runner in node.runners if runner is not node.history),
+            default=0,
+        ),
+        "history_lag": node.history.lag if node.history is not None else 0,
+        "history_up": int(node.history is None or node.history.up),
         "parked": sum(len(runner.parked) for runner in node.runners),
         "deadlines": len(node.timers),
         "log": log,

@@ -28,6 +28,8 @@ GAUGES = {
     "log_writable": "1 when appends are taken, 0 when the disk is full",
     "checkpoint_position": "Log position of the last checkpoint",
     "reaction_lag": "Records that the slowest reaction has still to look at",
+    "history_lag": "Records that are not in the history yet",
+    "history_up": "1 while the history's database answers, or there is none",
     "parked": "Records that a reaction gave up on and an operator has to look at",
     "deadlines": "Streams that want to be woken later",
 }
@@ -73,6 +75,13 @@ class Metrics:
         self.reactions = Counter(
             "onda_reactions", "Records handled by reactions", ["reaction", "outcome"], registry=registry
         )  # done, retried, parked
+        self._add_followers(registry)
+        self.restarts = Counter("onda_actor_restarts", "Actors rebuilt after a crash", registry=registry)
+        self.checkpoints = Counter("onda_checkpoints", "Checkpoints taken", registry=registry)
+        self._gauges = {name: Gauge(f"onda_{name}", text, registry=registry) for name, text in GAUGES.items()}
+
+    def _add_followers(self, registry: CollectorRegistry) -> None:
+        """Those who take the log elsewhere."""
         self.relay_requests = Counter(
             "onda_relay_requests", "Requests to targets outside", ["relay", "outcome"], registry=registry
         )  # sent, retried, failed
@@ -96,9 +105,15 @@ class Metrics:
             buckets=_CALL_SECONDS,
             registry=registry,
         )
-        self.restarts = Counter("onda_actor_restarts", "Actors rebuilt after a crash", registry=registry)
-        self.checkpoints = Counter("onda_checkpoints", "Checkpoints taken", registry=registry)
-        self._gauges = {name: Gauge(f"onda_{name}", text, registry=registry) for name, text in GAUGES.items()}
+        self.history_batch = Histogram(
+            "onda_history_batch_records",
+            "Records in one transaction of the history",
+            buckets=_SIZES,
+            registry=registry,
+        )
+        self.history_errors = Counter(
+            "onda_history_errors", "What the database of the history refused", ["blame"], registry=registry
+        )  # database, record
 
     def answered(self, outcome: str, count: int) -> None:
         """Count answers to commands by one of `OUTCOMES`."""

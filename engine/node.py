@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -33,13 +33,17 @@ from engine.log import Log
 from engine.mailbox import Ask, Committed
 from engine.metrics import Metrics
 from engine.parking import NotParked
-from engine.reactions import Consumer, Reaction, Runner
+from engine.reactions import Consumer, Reaction, Runner, place_of
 from engine.records import Cursor, split_stream
 from engine.replay import rebuild, replay
 from engine.supervisor import supervise
+from engine.sweep import Sweep
 from engine.tail import Tail
 from engine.timers import Timers
 from engine.upkeep import Upkeep
+
+if TYPE_CHECKING:  # SQLAlchemy takes its time to load
+    from engine.history.keeper import Keeper
 
 T = TypeVar("T")
 
@@ -63,8 +67,10 @@ class Node:
         self.actors: dict[str, Actor] = {}
         self.feeds: dict[str, Feed] = {}
         self.runners: list[Consumer] = []
+        self.history: Keeper | None = None
         self.tail = Tail(log.head)
-        self.timers = Timers(clock, self._wake, config.timer_tick_s)
+        self.timers = Timers(clock, self.wake, config.timer_tick_s)
+        self.sweep = Sweep(self)
         self.upkeep = Upkeep(self)
         self._stores: set[str] = set()
         self._scopes: dict[str, trio.CancelScope] = {}
@@ -301,7 +307,7 @@ class Node:
     def arm(self, stream: str, due_ms: int | None) -> None:
         self.timers.arm(stream, due_ms)
 
-    def _wake(self, stream: str) -> None:
+    def wake(self, stream: str) -> None:
         self._actor(stream).wake()
 
     async def rebuild(self, actor: Actor) -> None:
@@ -317,7 +323,9 @@ class Node:
 
     # Start and end
 
-    async def start(self, nursery: trio.Nursery, reactions: Sequence[Reaction]) -> None:
+    async def start(
+        self, nursery: trio.Nursery, reactions: Sequence[Reaction], history: Keeper | None = None
+    ) -> None:
         """Replay what is on disk, then start every task."""
         started_s = trio.current_time()
         evolved = await replay(self)
@@ -331,14 +339,13 @@ class Node:
             self.upkeep.changing(actor.stream)
             self.arm(actor.stream, actor.due_ms)
         logger.info("replayed %d records in %.3f s", evolved, trio.current_time() - started_s)
+        self.history = history
+        if history is not None:
+            await history.load()
+            self.runners.append(history)
         positions = await self.checkpoint.positions()
         for reaction in reactions:
-            position = positions.get(reaction.name, self.log.first - 1)
-            if position < self.log.first - 1:  # the log waits for every reaction that is there
-                gone = self.log.first - 1 - position
-                logger.error("%d records were dropped while there was no %s", gone, reaction.name)
-                position = self.log.first - 1
-            runner = Runner(reaction, self, position)
+            runner = Runner(reaction, self, place_of(reaction, positions, self.log.first))
             await runner.load()
             self.runners.append(runner)
         self._nursery = nursery
@@ -353,6 +360,7 @@ class Node:
                 for runner in self.runners:
                     nursery.start_soon(runner.run)
                 nursery.start_soon(self.timers.run)
+                nursery.start_soon(self.sweep.run)
                 nursery.start_soon(self.upkeep.run)
 
     async def _watch_log(self) -> None:

@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -22,6 +23,9 @@ from engine.node import Node
 from engine.payments import Gateways, open_gateways
 from engine.payments.calls import Calls
 from engine.reactions import Reaction
+
+if TYPE_CHECKING:
+    from engine.history.keeper import Keeper
 
 MEMORY = ":memory:"
 """`Config.data` for a node that keeps nothing on disk."""
@@ -62,7 +66,7 @@ async def open_node(
         LogCorrupt: what was acknowledged is damaged; nothing was changed.
         LogTooNew: a newer version wrote the folder.
         LogFailed: a disk call failed; at the start or while running.
-        ConfigError: the settings of a relay make no sense.
+        ConfigError: the settings of a relay or of the history make no sense.
     """
     config = config or Config()
     metrics = Metrics()
@@ -76,7 +80,9 @@ async def open_node(
             node = Node(config, clock, log, checkpoint, metrics)
             calls = Calls(node, gateways, log.head)
             async with trio.open_nursery() as nursery:
-                await node.start(nursery, [Follow(node).reaction, calls.reaction, *relays, *reactions])
+                history = _open_history(config, stack, node)
+                flow = [Follow(node).reaction, calls.reaction, *relays, *reactions]
+                await node.start(nursery, flow, history)
                 try:
                     yield node
                 finally:
@@ -124,6 +130,16 @@ async def _open_relays(
     from engine.relays.webhook import open_webhooks  # here, as httpx takes its time to load
 
     return await stack.enter_async_context(open_webhooks(config, metrics, clock))
+
+
+def _open_history(config: Config, stack: AsyncExitStack, node: Node) -> Keeper | None:
+    if config.db == "none" or (config.data == MEMORY and not config.db):
+        return None
+    from engine.history import open_keeper  # here, as SQLAlchemy takes its time to load
+
+    keeper = open_keeper(node)
+    stack.push_async_callback(keeper.close)
+    return keeper
 
 
 def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
@@ -109,6 +109,17 @@ class Host(Protocol):
     checkpoint: Checkpoint
     metrics: Metrics
     tail: Tail
+
+
+def place_of(reaction: Reaction, positions: Mapping[str, int], first: int) -> int:
+    """Return after which position a reaction begins, by the saved `positions` and the `first` record that is
+    kept: the log waits for every reaction that is there, but for no other.
+    """
+    position = positions.get(reaction.name, first - 1)
+    if position < first - 1:
+        gone = first - 1 - position
+        logger.error("%d records were dropped while there was no %s", gone, reaction.name)
+    return max(position, first - 1)
 
 
 class Runner:

@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from engine import Config, load
+from engine.config import hide_password
 from engine.errors import ConfigError, LogCorrupt, LogFailed, LogLocked, LogTooNew, OndaError
 from web import cli_check, cli_log, cli_token
 from web.logs import configure_logs
@@ -31,7 +32,6 @@ EXIT_CODES: dict[type[OndaError], int] = {
 
 LATER = {
     "redis": "many nodes on Redis",
-    "db": "the history in SQL",
     "plugin": "plugins",
 }
 """Options that are reserved for what is not in this version."""
@@ -54,7 +54,7 @@ def cli() -> None:
 @click.option("--open", "open_", is_flag=True, default=None, help="No tokens at all; loopback only.")
 @click.option("--no-demo", is_flag=True, help="Do not make the demo shop on the first start.")
 @click.option("--redis", metavar="URL", help="Reserved: many nodes on Redis.")
-@click.option("--db", metavar="URL", help="Reserved: the history in SQL.")
+@click.option("--db", metavar="URL", help="Database of the history; none: no history.")
 @click.option("--plugin", metavar="MODULE", multiple=True, help="Reserved: plugins.")
 @_file
 def serve(file: str | None, no_demo: bool, open_: bool | None, **options: Any) -> None:
@@ -91,6 +91,8 @@ def config(file: str | None, **options: Any) -> None:
     settings, sources = load(options, file)
     for name, value in msgspec.structs.asdict(settings).items():
         shown = "[hidden]" if "secret" in name and value else value
+        if name == "db":
+            shown = hide_password(value)
         setting = f"{name} = {msgspec.json.encode(shown).decode()}"
         print(f"{setting:44} # {sources[name]}")
 

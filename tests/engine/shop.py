@@ -17,8 +17,9 @@ OWNER = "owner:kim"
 
 
 def config(data: str = MEMORY, **changes: Any) -> Config:
-    """Settings for tests: quick retries, small segments, no reserve."""
+    """Settings for tests: quick retries, small segments, no reserve, and no history."""
     values: dict[str, Any] = {
+        "db": "none",
         "segment_bytes": 1 << 20,
         "reserve_bytes": 0,
         "reaction_backoff_ms": 1,

@@ -148,7 +148,8 @@ def test_a_revoked_token_stops_working_within_a_second(tmp_path: Path) -> None:
     ("arguments", "env", "code", "said"),
     [
         (["serve", "--redis", "redis://x"], {}, 3, "--redis: many nodes on Redis is not in this version"),
-        (["serve", "--db", "sqlite://"], {}, 3, "--db: the history in SQL is not in this version"),
+        (["serve", "--db", "oracle://x"], {}, 3, "db: oracle is none of sqlite, postgresql, mysql, mariadb"),
+        (["serve", "--db", "nonsense"], {}, 3, "db is no URL"),
         (["serve", "--plugin", "x"], {}, 3, "--plugin: plugins is not in this version"),
         (["serve", "--open", "--host", "0.0.0.0"], {}, 3, "loopback"),
         (["serve", "--port", "70000"], {}, 3, "port"),
