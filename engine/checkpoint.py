@@ -187,6 +187,11 @@ class Checkpoint:
         query = "SELECT stream, deadline_ms FROM states WHERE deadline_ms IS NOT NULL"
         return await self._run(lambda: self._db.execute(query).fetchall())
 
+    async def overdue(self, now_ms: int) -> list[tuple[str, int]]:
+        """Return the saved streams that wanted to be woken by now, and when, the longest overdue first."""
+        query = "SELECT stream, deadline_ms FROM states WHERE deadline_ms <= ? ORDER BY deadline_ms"
+        return await self._run(lambda: self._db.execute(query, (now_ms,)).fetchall())
+
     async def stores(self) -> list[str]:
         """Return the names of every saved stream of kind `store`."""
         query = "SELECT stream FROM states WHERE stream >= 'store:' AND stream < 'store;'"
