@@ -230,14 +230,12 @@ def test_campaigns_open_once_never_early_and_at_most_a_minute_late(
 
 
 @pytest.mark.parametrize("idle_s", [0.0, 600.0], ids=["in the checkpoint", "in memory"])
-def test_what_the_timers_lost_is_found(
-    idle_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_timers_lost_is_found(idle_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """In either place a deadline is seen, and a stream that is not due is left alone."""
 
     async def main() -> None:
         clock = WallClock()
-        settings = config(str(tmp_path), timer_tick_s=TICK_S, idle_s=idle_s, checkpoint_s=5.0)
+        settings = config(timer_tick_s=TICK_S, idle_s=idle_s, checkpoint_s=5.0)
         async with open_node(settings, clock=clock) as node:
             await make_shop(node)
             opens_at = to_text(clock.now_ms() + 90_000)
