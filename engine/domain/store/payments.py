@@ -34,13 +34,13 @@ from engine.domain.store import coupons, holds, stock
 from engine.domain.store.closing import known_order, settle
 from engine.domain.store.gateway import ApprovalRequested, NoteCheckout, PaymentPrepared
 from engine.domain.store.holds import OrderRevived
-from engine.domain.store.state import SELF, State
+from engine.domain.store.state import State
 from engine.domain.store.stock import StockChange, further
 from engine.domain.times import to_ms
 from engine.errors import Rejected
 
 MARGIN_MS = 60_000
-"""A guest needs this long at the gateway's page at least; half the time to pay where that is short."""
+"""A guest needs this long at the gateway's page at least."""
 ORPHANED_MS = 15 * 60_000
 """After this an attempt without an answer is asked after: longer than any gateway's own window."""
 
@@ -196,8 +196,8 @@ def _prepared(state: State, command: PreparePayment, context: Context) -> list[c
         raise Rejected("payment_in_progress", "A payment of this order is under way: do not pay again")
     if left_ms <= 0:
         raise Rejected("hold_expired", "The time to pay is over: order again")
-    if left_ms < min(MARGIN_MS, state.shop[SELF].hold_seconds * 500):
-        raise Rejected("hold_expiring", "There is too little time left to pay: order again in a moment")
+    if left_ms < MARGIN_MS:
+        raise Rejected("hold_expiring", "There is too little time left to pay: order again")
     pending = newest if newest is not None and newest.status == PENDING else None
     if pending is not None and pending.method == command.method:
         return []
