@@ -49,7 +49,8 @@ _GUESTS = frozenset({"table", "user", "staff", "owner"})
 
 class PreparePayment(contract.Command, frozen=True):
     """Begin to pay the `order`: its whole `amount`, by the `payer` who ordered it, with a `method`. Again
-    with the same method it is the same payment; with another one, or after a refusal, a new one.
+    with the same method it is the same payment; with another one, or after a refusal, a new one; also
+    `instead_of` the payment whose page the guest has left without paying, which takes nobody any more.
     """
 
     allowed: ClassVar = _GUESTS
@@ -57,6 +58,7 @@ class PreparePayment(contract.Command, frozen=True):
     amount: Amount
     payer: Annotated[str, Meta(min_length=1, max_length=200)]
     method: Method
+    instead_of: Ref | None = None
 
 
 class ApprovePayment(contract.Command, frozen=True):
@@ -199,7 +201,8 @@ def _prepared(state: State, command: PreparePayment, context: Context) -> list[c
     if left_ms < MARGIN_MS:
         raise Rejected("hold_expiring", "There is too little time left to pay: order again")
     pending = newest if newest is not None and newest.status == PENDING else None
-    if pending is not None and pending.method == command.method:
+    same = pending is not None and pending.method == command.method
+    if pending is not None and same and pending.payment != command.instead_of:
         return []
     return [
         PaymentPrepared(
