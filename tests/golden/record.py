@@ -61,7 +61,7 @@ EVENING: list[tuple[str, Any]] = [
     (TABLE, RemoveFromCart("t3-3")),
     (TABLE, SubmitCart()),
     (TABLE, ChangeQuantity("t3-2", 2)),
-    (TABLE, SubmitCart()),
+    (TABLE, SubmitCart("tenth")),
     (TABLE, CallStaff("water")),
     (TABLE, AnswerCall("c1")),
     (TABLE, CallStaff("bill")),
