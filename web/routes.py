@@ -89,6 +89,7 @@ def operations() -> Json:
         ("streams", "Open streams"),
         ("reactions", "How far reactions are"),
         ("parked", "Records that a reaction gave up on"),
+        ("payments", "Payments and refunds that somebody may have to look after, and checks that are 0"),
     ):
         paths[f"/v1/ops/{name}"] = {"get": _read("ops", name, text, [], {"200": json_answer("Object", text)})}
     for verb, text in (("replay", "Try a parked record again"), ("skip", "Pass over a parked record")):
