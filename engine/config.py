@@ -202,7 +202,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ConfigError("kakaopay_secret_key needs kakaopay_cid")
 
     def __repr__(self) -> str:
-        shown = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        shown = ((name, getattr(self, name)) for name in self.__struct_fields__ if name != "db")
         inside = (f"{name}={HIDDEN if value and is_secret(name) else value!r}" for name, value in shown)
         return f"Config({', '.join(inside)})"
 

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from engine import Config, load
-from engine.config import hide_password
+from engine.config import HIDDEN, hide_password, is_secret
 from engine.errors import ConfigError, LogCorrupt, LogFailed, LogLocked, LogTooNew, OndaError
 from web import cli_check, cli_log, cli_token
 from web.logs import configure_logs
@@ -90,11 +90,27 @@ def config(file: str | None, **options: Any) -> None:
     """Print the settings in force, and where each comes from."""
     settings, sources = load(options, file)
     for name, value in msgspec.structs.asdict(settings).items():
-        shown = "[hidden]" if "secret" in name and value else value
+        shown = HIDDEN if is_secret(name) and value else value
         if name == "db":
             shown = hide_password(value)
         setting = f"{name} = {msgspec.json.encode(shown).decode()}"
         print(f"{setting:44} # {sources[name]}")
+
+
+@cli.command("sandbox-pg")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", type=int, default=0, help="Port to listen on; 0 picks a free one.")
+@click.option("--ledger", metavar="FILE", help="Where its books are kept; in memory when not given.")
+@click.option("--fault", default="", help="A fault for every charge: decline, slow, flaky …")
+@click.option("--url", default="", help="Where guests find it, if not at the address that it listens on.")
+@_file
+def sandbox_pg(file: str | None, **options: Any) -> None:
+    """Run a payment gateway that moves no money, until SIGTERM or SIGINT."""
+    from web import cli_sandbox
+
+    config = _load(file)
+    configure_logs(as_json=config.log_json)
+    trio.run(cli_sandbox.run, config, cli_sandbox.Options(**options))
 
 
 @cli.command()

@@ -13,7 +13,9 @@ import trio
 from engine import Config, open_node, tune_collector
 from engine.clock import SystemClock
 from engine.errors import LogLocked
-from web.demo import demo_links, make_demo
+from engine.payments import open_gateways
+from web.cli_sandbox import own_sandbox
+from web.demo import demo_links, make_cafe, make_demo
 from web.server import open_server
 from web.site import make_site
 from web.tokens import load_secret
@@ -32,13 +34,20 @@ async def serve(config: Config) -> None:
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch_signals, stopping)
-        async with open_node(config) as node:
+        async with (
+            own_sandbox(config) as settings,
+            open_gateways(settings) as gateways,
+            open_node(config, gateways=gateways) as node,
+        ):
             site = make_site(node, config)
             async with open_server(site) as server:
+                if not gateways.links.known:  # the port was picked just now
+                    gateways.links.publish(server.url)
                 if config.open:
                     _log.warning("serving without tokens: whoever reaches this machine is the owner")
                 if config.demo:
                     await make_demo(node)
+                    await make_cafe(node)
                 print(f"listening on {server.url}", flush=True)
                 if config.demo:
                     _print_links(server.url, site.gate.secret)
@@ -79,6 +88,7 @@ async def demo(config: Config) -> None:
     try:
         async with open_node(config) as node:
             await make_demo(node)
+            await make_cafe(node)
     except LogLocked:
         print("a server has this folder open; its links:")
     else:
@@ -89,4 +99,4 @@ async def demo(config: Config) -> None:
 def _print_links(url: str, secret: str) -> None:
     url = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
     for link in demo_links(url, secret, SystemClock()):
-        print(f"  {link.what:10} {link.url}", flush=True)
+        print(f"  {link.what:12} {link.url}", flush=True)

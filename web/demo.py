@@ -1,4 +1,6 @@
-"""The demo shop: 온다 분식 with its menu and six tables, made by ordinary commands that happen once."""
+"""The demo shops, made by ordinary commands that happen once: 온다 분식, where guests pay afterwards, and
+온다 카페, where they pay first.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from engine.clock import Clock
 from web.tokens import make_token
 
 STORE = "demo"
+CAFE = "cafe"
 TABLES = ("1", "2", "3", "4", "5", "6")
+CAFE_TABLES = ("1", "2")
 CUSTOMER = "guest"
 TOKEN_S = 12 * 3600.0
 """How long the printed links work."""
@@ -70,6 +74,23 @@ MENU: list[dict[str, Any]] = [
 """The laptop is for the progress demo, whose orders name one."""
 
 
+CAFE_MENU: list[dict[str, Any]] = [
+    {"product": "americano", "name": "아메리카노", "price": 4500, "station": "drinks"},
+    {"product": "latte", "name": "카페라떼", "price": 5000, "station": "drinks"},
+    {"product": "milk", "name": "흰 우유", "price": 2000, "station": "drinks", "tax_free": True},
+    {"product": "cake", "name": "당근 케이크", "price": 6500, "station": "cold", "stock": 12},
+    {"product": "scone", "name": "스콘", "price": 3800, "station": "cold", "stock": 8},
+    {"product": "beans", "name": "오늘의 원두 200g", "price": 16000, "station": "counter", "stock": 5},
+]
+CAFE_HOLD_S = 600
+WELCOME = {
+    "coupon": "welcome",
+    "name": "첫 방문 10%",
+    "discount": {"percent": 10, "cap": 3000, "minimum": 5000},
+    "stock": 100,
+}
+
+
 class Link(NamedTuple):
     """A page of the demo shop, with the token that opens it."""
 
@@ -90,23 +111,46 @@ def _steps() -> list[tuple[str, str, dict[str, Any]]]:
     return steps
 
 
+def _cafe_steps() -> list[tuple[str, str, dict[str, Any]]]:
+    store = f"store:{CAFE}"
+    shop = {"name": "온다 카페", "payment_mode": "prepay", "hold_seconds": CAFE_HOLD_S}
+    steps: list[tuple[str, str, dict[str, Any]]] = [
+        (store, "configure-store", shop),
+        *((store, "put-product", product) for product in CAFE_MENU),
+        (store, "create-coupon", WELCOME),
+        (store, "open-store", {}),
+    ]
+    for table in CAFE_TABLES:
+        steps += [(f"table:{CAFE}/{table}", name, {}) for name in ("open-table", "close-table")]
+    return steps
+
+
 async def make_demo(node: Node) -> bool:
     """Make the demo shop unless it is there; returns whether there was anything to do.
 
     A set-up that was broken off goes on: its commands carry fixed keys.
     """
-    steps = _steps()
-    first_steps = len(MENU) + 2
-    if await node.exists(f"store:{STORE}") and (await node.read(f"store:{STORE}")).version >= first_steps:
+    return await _make(node, STORE, _steps(), len(MENU) + 2, "demo")
+
+
+async def make_cafe(node: Node) -> bool:
+    """Make the shop where guests pay first, as `make_demo`."""
+    return await _make(node, CAFE, _cafe_steps(), len(CAFE_MENU) + 3, "cafe")
+
+
+async def _make(
+    node: Node, store: str, steps: list[tuple[str, str, dict[str, Any]]], first_steps: int, key: str
+) -> bool:
+    if await node.exists(f"store:{store}") and (await node.read(f"store:{store}")).version >= first_steps:
         return False
     for number, (stream, name, fields) in enumerate(steps):
         command = codec.decode_command(stream.partition(":")[0], name, msgspec.json.encode(fields))
-        await node.ask(stream, command, by="service:demo", id=f"demo-{number}")
+        await node.ask(stream, command, by="service:demo", id=f"{key}-{number}")
     return True
 
 
 def demo_links(url: str, secret: str, clock: Clock) -> list[Link]:
-    """Return links for its owner, a table and a customer, with fresh tokens."""
+    """Return links for owner, table and customer of the shops, with fresh tokens."""
 
     def link(what: str, path: str, role: str, sub: str, **more: str) -> Link:
         token = make_token(secret, role=role, sub=sub, ttl_s=TOKEN_S, now_ms=clock.now_ms(), **more)
@@ -116,4 +160,8 @@ def demo_links(url: str, secret: str, clock: Clock) -> list[Link]:
         link("owner", f"/board/{STORE}", "owner", "owner", store=STORE),
         link("table 1", f"/t/{STORE}/{TABLES[0]}", "table", "table-1", store=STORE, table=TABLES[0]),
         link("customer", f"/u/{CUSTOMER}", "user", CUSTOMER),
+        link("cafe owner", f"/board/{CAFE}", "owner", "owner", store=CAFE),
+        link(
+            "cafe table", f"/t/{CAFE}/{CAFE_TABLES[0]}", "table", "table-1", store=CAFE, table=CAFE_TABLES[0]
+        ),
     ]

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from engine.errors import OndaError, Rejected, Unavailable
-from web import commands, ops, reading, reference, streaming
+from web import commands, hints, ops, reading, reference, streaming
 from web.messages import BODY_BYTES_MAX, TARGET_BYTES_MAX, Headers, Problem, Request, Response, allow
 from web.outcomes import Refusal
 from web.site import FeedPath, Site, check_feed, parse_feed
@@ -102,6 +102,8 @@ async def _route(site: Site, request: Request) -> Response:
             if done := allow(request, "GET"):
                 return done
             raise Problem("upgrade_required", "this is a WebSocket", [("upgrade", "websocket")])
+        case ["v1", "payments", provider, "webhook", *rest]:
+            return await hints.hint(site, request, provider, rest)
         case ["v1", "ops", *rest]:
             return await ops.operate(site, request, rest)
         case ["v1", *parts, last] if feed := parse_feed(parts):

@@ -11,8 +11,10 @@ from engine import MEMORY, Config, Node
 from engine.records import ID, stream_name
 from web.auth import Gate
 from web.messages import Problem
+from web.money import Money
 from web.revoked import Revoked
 from web.rights import may_read
+from web.throttle import Throttle
 from web.tokens import Identity, load_secret
 
 KINDS = {"stores": ("store", 1), "tables": ("table", 2), "users": ("user", 1)}
@@ -26,9 +28,11 @@ class Site:
         self.node = node
         self.config = config
         self.gate = gate
+        self.money = Money(node)
         self.streams: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
         self.responses: Counter[int] = Counter()
+        self.hints = Throttle(node.clock.now_ms)
         self.connections = 0
         self.turned_away = 0
 

@@ -87,18 +87,23 @@ class Links:
 
     def __init__(self, public_url: str = "") -> None:
         self._url = ""
-        self._known = trio.Event()
+        self._published = trio.Event()
         if public_url:
             self.publish(public_url)
+
+    @property
+    def known(self) -> bool:
+        """Whether gateways can be told where we are."""
+        return bool(self._url)
 
     def publish(self, public_url: str) -> None:
         """Say where guests and gateways reach this server: `https://pay.example.com`."""
         self._url = public_url.rstrip("/")
-        self._known.set()
+        self._published.set()
 
     async def back(self, store: str, payment: str) -> str:
         """Return the page to which a gateway sends the guest back."""
-        await self._known.wait()
+        await self._published.wait()
         return f"{self._url}/pay/{store}/{payment}"
 
     def webhook(self, provider: str, store: str, payment: str) -> str:
