@@ -1,0 +1,119 @@
+"""The history follows the log: complete, once, the same when it is made again, on every database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine import open_node
+from engine.errors import ConfigError
+from engine.history.database import Database, database_url
+from engine.history.rebuild import rebuild
+from tests.engine.shop import OWNER, STORE, order, state_of
+from tests.history.evening import config, dump, names, settled, spend
+
+
+async def test_what_is_kept_is_what_is_rebuilt_and_it_sums_to_the_ledger(
+    tmp_path: Path, new_database: Callable[[], str]
+) -> None:
+    """Row by row; through a restart in the middle; and the audit of each product ends at its count."""
+    data, live, again = str(tmp_path / "data"), new_database(), new_database()
+    async with open_node(config(data, live)) as node:
+        await spend(node)
+        head = node.log.head
+    async with open_node(config(data, live)) as node:
+        await node.ask(STORE, order(order="late"), by=OWNER)
+        await settled(node)
+        products = (await state_of(node, STORE))["products"]
+        shown = (await state_of(node, STORE))["orders"]
+    kept = dump(live)
+    assert [row[0] for row in kept["events"]] == list(range(1, len(kept["events"]) + 1))
+    assert len(kept["events"]) > head
+    _rebuild(data, again)
+    rebuilt = dump(again)
+    for table, rows in kept.items():
+        assert rebuilt[table] == rows, table
+    sums: dict[str, int] = defaultdict(int)
+    for row in names("stock_audit", kept["stock_audit"]):
+        if row["store"] == "s1":
+            assert row["on_hand_before"] == sums[row["product"]], row
+            parts = row["available_after"] + row["held_after"] + row["pinned_after"]
+            assert row["on_hand_after"] == parts
+            sums[row["product"]] = row["on_hand_after"]
+    assert sums == {
+        name: product["stock"] + product["held"] + product["pinned"] for name, product in products.items()
+    }
+    orders = {(row["store"], row["order_id"]): row for row in names("orders", kept["orders"])}
+    for name, seen in shown.items():
+        assert orders["s1", name]["status"] == seen["status"]
+        assert orders["s1", name]["total"] == seen["total"]
+    assert {("s1", "o-a"), ("s1", "O-A"), ("s2", "o-a")} <= set(orders)
+    assert orders["s1", "o-a"]["reason"] == "없음 \N{REPLACEMENT CHARACTER}"
+    assert len(kept["shipping"]) == 5
+
+
+def _rebuild(data: str, db: str, *, partial: bool = False) -> None:
+    url = database_url(db, "")
+    assert url is not None
+    database = Database(url)
+    try:
+        rebuild(f"{data}/log", database, now_ms=0, partial=partial)
+    finally:
+        database.close()
+
+
+async def test_a_rebuild_wants_an_empty_database_and_the_whole_log(tmp_path: Path) -> None:
+    """What is there is not mixed with what comes; a log without its beginning has to be asked for."""
+    data, live, again = str(tmp_path / "data"), f"sqlite:///{tmp_path}/a.db", f"sqlite:///{tmp_path}/b.db"
+    async with open_node(config(data, live, segment_bytes=1 << 16, refill_bytes=0)) as node:
+        await spend(node)
+        for number in range(150):
+            await node.ask("store:s2", order(order=f"n{number}", table="9"), by=OWNER)
+            if number % 50 == 49:
+                await settled(node)
+                await node.upkeep.take()
+        assert node.log.first > 1
+    with pytest.raises(ConfigError, match="not empty"):
+        _rebuild(data, live)
+    with pytest.raises(ConfigError, match="cannot be rebuilt"):
+        _rebuild(data, again)
+    _rebuild(data, again, partial=True)
+    kept, rebuilt = dump(live), dump(again)
+    first = rebuilt["events"][0][0]
+    assert first > 1
+    assert rebuilt["events"] == kept["events"][first - 1 :]
+    assert rebuilt["history_gaps"] == [(1, first - 1, "1970-01-01T00:00:00.000Z")]
+
+
+async def test_nothing_is_kept_twice_when_the_node_forgets_how_far_it_was(tmp_path: Path) -> None:
+    """The place is in the database itself: an old checkpoint changes nothing."""
+    data, db = str(tmp_path / "data"), f"sqlite:///{tmp_path}/a.db"
+    async with open_node(config(data, db)) as node:
+        await spend(node)
+        before = dump(db)
+        node.history._position = 0  # type: ignore[union-attr] # what the checkpoint gets to see
+        await node.upkeep.take()
+    async with open_node(config(data, db)) as node:
+        await settled(node)
+    assert dump(db) == before
+
+
+def test_where_it_is() -> None:
+    """The setting names the database; drivers are chosen here, and passwords are not shown."""
+    shown = {
+        "": "sqlite:///shop/history.db",
+        "sqlite:////tmp/x.db": "sqlite:////tmp/x.db",
+        "postgresql://a:b@h/d": "postgresql+psycopg://a:***@h/d",
+        "postgres://a:b@h/d": "postgresql+psycopg://a:***@h/d",
+        "mysql://a:b@h/d": "mysql+pymysql://a:***@h/d",
+        "mariadb://a:b@h/d": "mariadb+pymysql://a:***@h/d",
+    }
+    for db, text in shown.items():
+        assert str(database_url(db, "shop")) == text
+    assert database_url("none", "shop") is None
+    for wrong in ("oracle://h", "nonsense", "://"):
+        with pytest.raises(ConfigError):
+            database_url(wrong, "shop")
