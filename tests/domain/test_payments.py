@@ -18,8 +18,8 @@ INSIDE = "store:s1"
 PAGE = "https://pay.example/1"
 
 
-def prepare(order="o1", amount=9000, payer="u1", method="sandbox"):
-    return PreparePayment(order, amount, payer, method)
+def prepare(order="o1", amount=9000, payer="u1", method="sandbox", instead_of=None):
+    return PreparePayment(order, amount, payer, method, instead_of)
 
 
 def test_a_payment_is_prepared():
