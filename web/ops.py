@@ -1,4 +1,4 @@
-"""What operators and their machines ask: is it alive, is it ready, how is it, and what has been parked."""
+"""What operators and their machines ask: is it alive, is it ready, how is it, what is parked, whose money."""
 
 from __future__ import annotations
 
@@ -76,6 +76,11 @@ async def operate(site: Site, request: Request, rest: list[str]) -> Response:
                 return done
             _check_operator(site, request)
             return json_response(msgspec.json.encode(_page(site, page)), 200, _NO_STORE)
+        case ["payments"]:
+            if done := allow(request, "GET", "HEAD"):
+                return done
+            _check_operator(site, request)
+            return json_response(msgspec.json.encode(await site.money.look()), 200, _NO_STORE)
         case ["parked", id_, "replay" | "skip" as verb]:
             if done := allow(request, "POST"):
                 return done

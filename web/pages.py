@@ -1,4 +1,4 @@
-"""The pages for people: links at `/`, the kitchen's board, a table's page and a customer's page.
+"""The pages for people: links at `/`, the board, tables, customers, the return from paying, and operators.
 
 They are plain files; everything on them comes over the API, with the token of the tab that shows them. So
 the same bytes go to everyone, nothing is filled in here, and a content security policy can forbid all but
@@ -24,6 +24,8 @@ ROUTES = {
     "/board/<store>": "board.html",
     "/t/<store>/<table>": "table.html",
     "/u/<user>": "user.html",
+    "/pay/<store>/<payment>": "pay.html",
+    "/ops": "ops.html",
 }
 
 HEADERS = {

@@ -6,7 +6,11 @@ import { listenToKeys } from "./board/keys.js";
 import { arrivals } from "./board/arrivals.js";
 import { callsStrip } from "./board/calls.js";
 import { columns, lateOrders, tickTimers } from "./board/tickets.js";
+import { billPanel, noteInput, settle, startBill } from "./board/bill.js";
 import { donePanel, menuPanel, tablesPanel } from "./board/panels.js";
+import { paymentActions, paymentsPanel } from "./board/payments.js";
+import { refundNews } from "./board/refunds.js";
+import { waitingStrip } from "./board/waiting.js";
 import { shopActions } from "./board/shop.js";
 import { statusToBe } from "./board/steps.js";
 import { helpDialog, soundDialog } from "./board/settings.js";
@@ -15,14 +19,16 @@ import { open, QueueFull } from "./onda.js";
 import { banner, chip, listenForToken, locked, showConnection, tickChip } from "./ui/connection.js";
 import { draw, drawer, h, icon, onAct } from "./ui/dom.js";
 import { refusalText, showLanguage, switchLanguage, t } from "./ui/i18n.js";
-import { pathParts, takeToken } from "./ui/session.js";
+import { tickCountdowns } from "./ui/money.js";
+import { claimsOf, pathParts, takeToken } from "./ui/session.js";
 import { Sound } from "./ui/sound.js";
 import { announce, panel, prepareRegions, toast } from "./ui/speak.js";
 import { stayAwake } from "./ui/wake.js";
 
 const [store] = pathParts();
 const app = /** @type {HTMLElement} */ (document.getElementById("app"));
-const client = open({ feed: `stores/${store}`, token: takeToken() });
+const token = takeToken();
+const client = open({ feed: `stores/${store}`, token });
 const sound = new Sound();
 const news = arrivals(client);
 const board = {
@@ -32,6 +38,8 @@ const board = {
   news,
   /** The ticket that the keyboard acts on. @type {string | null} */
   chosen: null,
+  /** Staff see payments; owners give money back. The server has the last word. */
+  mayRefund: claimsOf(token).role !== "staff",
   send,
   act,
   redraw: () => redraw(),
@@ -40,6 +48,8 @@ const panels = {
   menu: panel("menu-panel", () => menuPanel(board)),
   tables: panel("tables-panel", () => tablesPanel(board)),
   done: panel("done-panel", () => donePanel(board)),
+  payments: panel("payments-panel", () => paymentsPanel(board)),
+  bill: panel("bill-panel", () => billPanel(board)),
 };
 /** Late at the last look: each is told once. @type {Set<string>} */
 let knownLate = new Set();
@@ -93,7 +103,15 @@ function show() {
     draw(app, locked());
     return;
   }
-  draw(app, header(shop), banner(client), notices(shop), callsStrip(board), columns(board));
+  draw(
+    app,
+    header(shop),
+    banner(client),
+    notices(shop),
+    callsStrip(board),
+    waitingStrip(board),
+    columns(board),
+  );
   for (const each of Object.values(panels)) each.draw();
 }
 
@@ -118,6 +136,7 @@ function header(shop) {
       { class: "tools", "aria-label": t("board.title") },
       tool("panel-menu", "menu", t("menu.title")),
       tool("panel-tables", "tables", t("tables.title")),
+      tool("panel-payments", "card", t("payments.title")),
       tool("panel-done", "back", t("done.title")),
       tool("sound", sound.on ? "sound" : "mute", t("sound.title")),
       tool("help", "help", t("help")),
@@ -182,6 +201,7 @@ function refused({ entry, problem }) {
 function tick() {
   tickChip(client);
   tickTimers(client);
+  tickCountdowns(client);
   if (news.unaccepted().length > 0) sound.repeat("new");
   const late = lateOrders(client);
   if (late.some((name) => !knownLate.has(name))) sound.play("late");
@@ -202,9 +222,18 @@ onAct(document, {
   },
   "answer-call": (data) => send("answer-call", { call: data.call }, `tables/${store}/${data.table}`),
   ...shopActions(board),
+  ...paymentActions(board),
+  bill: (data) => {
+    startBill(data.table ?? null, data.order ?? null);
+    panels.bill.open();
+  },
+  settle: () => {
+    if (settle(board)) redraw();
+  },
   "panel-menu": () => panels.menu.open(),
   "panel-tables": () => panels.tables.open(),
   "panel-done": () => panels.done.open(),
+  "panel-payments": () => panels.payments.open(),
   sound: () => void soundDialog(sound, redraw),
   "sound-on": soundOn,
   seen: () => {
@@ -219,12 +248,19 @@ onAct(document, {
     redraw();
   },
 });
+panels.bill.element.addEventListener("input", (event) => {
+  if (event.target instanceof HTMLInputElement && noteInput(event.target)) redraw();
+});
 for (const name of ["change", "status", "queue", "reset"]) client.on(name, redraw);
 client.on("refused", refused);
 news.on("order", (order) => {
   const where = order.table ? t("table-n", { table: order.table }) : t("board.no-table");
   announce(t("board.arrived", { where, number: order.number }));
   sound.repeat("new");
+});
+refundNews(client, (text) => {
+  toast(text);
+  sound.play("void");
 });
 news.on("call", (call) => {
   announce(t("calls.arrived", { table: call.table, kind: t(`call.${call.kind}`) }));

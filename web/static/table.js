@@ -3,8 +3,10 @@
  */
 
 import { open, QueueFull } from "./onda.js";
+import { payFlow } from "./pay/flow.js";
 import { callView, noteAnswer } from "./table/calls.js";
-import { cartView, linesToShow } from "./table/cart.js";
+import { cartView, linesToShow, sumOf } from "./table/cart.js";
+import { chosenCoupon } from "./table/coupons.js";
 import { menuView, productDialog } from "./table/menu.js";
 import { ordersView, progressNews } from "./table/orders.js";
 import { askName, nameOf } from "./table/names.js";
@@ -12,12 +14,16 @@ import { thanks, welcome } from "./table/welcome.js";
 import { banner, chip, listenForToken, locked, showConnection, tickChip } from "./ui/connection.js";
 import { draw, drawer, h, icon, onAct } from "./ui/dom.js";
 import { reasonText, refusalText, showLanguage, switchLanguage, t } from "./ui/i18n.js";
-import { pathParts, takeToken } from "./ui/session.js";
+import { forget, pathParts, recall, remember, takeToken } from "./ui/session.js";
 import { confirm, prepareRegions, toast } from "./ui/speak.js";
 
 const MINUTE = 60_000;
+/** The gateway that guests pay with. */
+const METHOD = "sandbox";
 
 const [store, table] = pathParts();
+/** Where this tab remembers the chosen coupon. */
+const COUPON = `coupon|${store}/${table}`;
 const app = /** @type {HTMLElement} */ (document.getElementById("app"));
 const client = open({
   feed: `tables/${store}/${table}`,
@@ -25,16 +31,25 @@ const client = open({
   // Phones in pockets need no stream, and nobody means an order that is a quarter of an hour old.
   settings: { pauseHiddenMs: MINUTE, unsentAgeMs: 15 * MINUTE },
 });
+/** This page has seen its party: when the table closes now, it says goodbye. */
+let sawParty = false;
+const flow = payFlow({
+  client,
+  feed: `tables/${store}/${table}`,
+  send,
+  failed: () => toast(t("pay.no-page"), { kind: "bad" }),
+});
 const page = {
   client,
   store,
   table,
+  flow,
   /** What is shown beside (on phones: instead of) the menu. @type {"menu" | "cart" | "orders" | "call"} */
   view: "menu",
+  /** The coupon for the next order. @type {string | null} */
+  coupon: recall(COUPON),
   send,
 };
-/** This page has seen its party: when the table closes now, it says goodbye. */
-let sawParty = false;
 const redraw = drawer(show);
 
 /**
@@ -164,6 +179,21 @@ function addWish(wish) {
   if (send("add-to-cart", { ...wish, by: nameOf(client) || t("t.guest") })) redraw();
 }
 
+/** @param {string | null} coupon  for the next order */
+function choose(coupon) {
+  page.coupon = coupon;
+  if (coupon === null) forget(COUPON);
+  else remember(COUPON, coupon);
+  redraw();
+}
+
+function submit() {
+  const coupon = chosenCoupon(client, page.coupon, sumOf(client, linesToShow(client)));
+  if (!send("submit-cart", coupon ? { coupon: coupon.coupon } : {})) return;
+  choose(null);
+  go("orders");
+}
+
 /** @param {{line: string, by: string}} data */
 function changeQuantity({ line, by }) {
   const shown = linesToShow(client).find((each) => each.line === line);
@@ -171,6 +201,15 @@ function changeQuantity({ line, by }) {
   const quantity = shown.quantity + Number(by);
   if (quantity < 1) send("remove-from-cart", { line });
   else send("change-quantity", { line, quantity });
+}
+
+/** Something on this page counts down. */
+function isCounting() {
+  const { orders = {}, campaigns = {}, coupons = {} } = client.state;
+  return (
+    Object.values(orders).some((order) => order.hold_expires_at) ||
+    Object.keys(campaigns).length + Object.keys(coupons).length > 0
+  );
 }
 
 /** @param {any} detail */
@@ -192,11 +231,16 @@ onAct(document, {
   quick: (data) => addWish({ product: data.product, quantity: 1 }),
   quantity: changeQuantity,
   remove: (data) => void send("remove-from-cart", { line: data.line }),
-  submit: () => {
-    if (send("submit-cart")) go("orders");
-  },
+  submit,
+  "take-coupon": (data) => void send("issue-coupon", { coupon: data.coupon, table }, `stores/${store}`),
+  "use-coupon": (data) => choose(page.coupon === data.coupon ? null : data.coupon),
   name: async () => {
     await askName(client);
+    redraw();
+  },
+  pay: (data) => {
+    const order = client.state.orders?.[data.order];
+    if (order) flow.start(store, order, table, METHOD);
     redraw();
   },
   "cancel-order": async (data) => {
@@ -223,6 +267,7 @@ client.on("event", ({ envelope }) => {
 progressNews(client);
 setInterval(() => {
   tickChip(client);
-  if (page.view === "call") redraw();
+  flow.look();
+  if (page.view === "call" || isCounting()) redraw();
 }, 1_000);
 show();

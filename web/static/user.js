@@ -1,18 +1,51 @@
 /**
- * A customer's page: notices from shops, and orders wherever they were placed.
+ * A customer's page: notices from shops, coupons, and orders wherever they were placed, with the way to pay.
  */
 
-import { open } from "./onda.js";
+import { open, QueueFull } from "./onda.js";
+import { payCard } from "./pay/card.js";
+import { payFlow } from "./pay/flow.js";
+import { discountText } from "./table/coupons.js";
 import { banner, chip, listenForToken, locked, showConnection, tickChip } from "./ui/connection.js";
 import { draw, drawer, h, icon, onAct } from "./ui/dom.js";
-import { age, ago, money, reasonText, showLanguage, switchLanguage, t } from "./ui/i18n.js";
+import {
+  age,
+  ago,
+  dayTime,
+  money,
+  reasonText,
+  refusalText,
+  showLanguage,
+  switchLanguage,
+  t,
+} from "./ui/i18n.js";
+import { mark, msLeft, standing, UNPAID } from "./ui/money.js";
 import { pathParts, takeToken } from "./ui/session.js";
-import { announce, prepareRegions } from "./ui/speak.js";
+import { announce, confirm, prepareRegions, toast } from "./ui/speak.js";
 
 const [user] = pathParts();
 const app = /** @type {HTMLElement} */ (document.getElementById("app"));
 const client = open({ feed: `users/${user}`, token: takeToken(), settings: { pauseHiddenMs: 60_000 } });
+/** The gateway that guests pay with. */
+const METHOD = "sandbox";
 const redraw = drawer(show);
+const flow = payFlow({
+  client,
+  feed: `users/${user}`,
+  send,
+  failed: () => toast(t("pay.no-page"), { kind: "bad" }),
+});
+
+/** @param {string} command @param {any} body @param {string} feed */
+function send(command, body, feed) {
+  try {
+    return client.send(command, body, { feed });
+  } catch (error) {
+    if (!(error instanceof QueueFull)) throw error;
+    toast(t("queue-full"), { kind: "bad" });
+    return null;
+  }
+}
 
 function show() {
   document.title = t("user.title");
@@ -20,8 +53,11 @@ function show() {
   const notices = Object.values(client.state.notices ?? {}).sort((one, other) =>
     other.at.localeCompare(one.at),
   );
-  const orders = Object.values(client.state.orders ?? {}).sort((one, other) =>
-    (other.placed_at ?? "").localeCompare(one.placed_at ?? ""),
+  const orders = Object.entries(client.state.orders ?? {}).sort(([, one], [, other]) =>
+    when(other).localeCompare(when(one)),
+  );
+  const coupons = Object.values(client.state.coupons ?? {}).sort((one, other) =>
+    (other.issued_at ?? "").localeCompare(one.issued_at ?? ""),
   );
   const none = client.cursor === null ? t("loading") : t("user.none");
   return draw(
@@ -37,11 +73,28 @@ function show() {
     h(
       "main",
       { class: "home" },
-      notices.length + orders.length === 0 && h("p", { class: "empty" }, none),
+      notices.length + orders.length + coupons.length === 0 && h("p", { class: "empty" }, none),
       notices.length > 0 &&
-        h("section", null, h("h2", null, t("user.notices")), h("ul", { class: "rows" }, notices.map(notice))),
+        h(
+          "section",
+          { key: "notices" },
+          h("h2", null, t("user.notices")),
+          h("ul", { class: "rows" }, notices.map(notice)),
+        ),
+      coupons.length > 0 &&
+        h(
+          "section",
+          { key: "coupons" },
+          h("h2", null, t("coupon.mine")),
+          h("ul", { class: "rows" }, coupons.map(coupon)),
+        ),
       orders.length > 0 &&
-        h("section", null, h("h2", null, t("t.orders")), h("ul", { class: "rows" }, orders.map(order))),
+        h(
+          "section",
+          { key: "orders" },
+          h("h2", null, t("user.orders")),
+          orders.map(([id, each]) => order(id, each)),
+        ),
     ),
   );
 }
@@ -70,19 +123,71 @@ function notice({ notice: id, title, body, at }) {
 }
 
 /** @param {any} each */
-function order({ order: id, number, store, status, total, reason, lines }) {
-  const what = lines.map((/** @type {any} */ line) => `${line.name} × ${line.quantity}`).join(", ");
+function coupon({ coupon: id, store, name, discount, status, expires_at: until }) {
+  const over = status !== "USED" && msLeft(until, client) <= 0;
+  const state = status === "USED" ? "used" : over ? "expired" : "ready";
+  const sign = state === "ready" ? "coupon" : state === "used" ? "check" : "clock";
   return h(
     "li",
-    { class: "row", key: `${store}/${id}` },
+    { class: `row coupon-row coupon-${state}`, key: `${store}/${id}` },
+    icon("coupon"),
     h(
       "span",
       { class: "grow" },
-      h("b", null, `${t("t.order-n", { number })} · ${t(`t.now.${status}`)}`),
-      h("span", null, what),
-      reason && h("small", null, reasonText(reason)),
+      h("b", null, name),
+      h("span", null, discountText(discount)),
+      until && h("small", null, t("coupon.until", { time: dayTime(until) })),
     ),
-    h("b", null, money(total)),
+    h("span", { class: `pill pill-coupon-${state}` }, icon(sign), t(`coupon.${state}`)),
+  );
+}
+
+/** When an order was made, as far as it is known. @param {any} order */
+function when({ placed_at: placed, hold_expires_at: hold, closed_at: closed }) {
+  return placed ?? hold ?? closed ?? "";
+}
+
+/** @param {string} id @param {any} each */
+function order(id, each) {
+  const { number, store, status, reason, lines } = each;
+  const state = standing(each);
+  const unpaid = UNPAID.includes(status);
+  const cancelling = client.pending.some(
+    ({ command, body }) => command === "cancel-order" && body.order === each.order,
+  );
+  return h(
+    "article",
+    { class: `order is-${status.toLowerCase()}`, key: id, "aria-label": t("t.order-n", { number }) },
+    h("header", { class: "row spread" }, h("h3", null, t("t.order-n", { number })), h("small", null, store)),
+    h("p", { class: "now" }, unpaid ? mark(each) : t(`t.now.${status}`)),
+    reason && status !== "EXPIRED" && h("small", null, reasonText(reason)),
+    h(
+      "ul",
+      { class: "order-lines" },
+      lines.map((/** @type {any} */ line) =>
+        h(
+          "li",
+          { key: line.line, class: `line-${line.status.toLowerCase()}` },
+          `${line.name} × ${line.quantity}`,
+        ),
+      ),
+    ),
+    payCard({ client, order: each, store, entity: id, flow, mayPay: true }),
+    unpaid &&
+      state !== "checking" &&
+      state !== "review" &&
+      h(
+        "button",
+        {
+          type: "button",
+          class: "quiet",
+          "data-act": "cancel-order",
+          "data-order": id,
+          disabled: cancelling,
+        },
+        cancelling && icon("clock"),
+        t("t.cancel"),
+      ),
   );
 }
 
@@ -90,6 +195,16 @@ prepareRegions();
 showLanguage();
 listenForToken();
 onAct(document, {
+  pay: (data) => {
+    const each = client.state.orders?.[data.order];
+    if (each) flow.start(each.store, each, user, METHOD);
+    redraw();
+  },
+  "cancel-order": async (data) => {
+    const each = client.state.orders?.[data.order];
+    const sure = each && (await confirm(t("t.cancel-title"), t("t.cancel-help"), t("t.cancel")));
+    if (sure) send("cancel-order", { order: each.order, reason: "changed_mind" }, `stores/${each.store}`);
+  },
   connection: () => void showConnection(client),
   retry: () => client.retry(),
   language: () => {
@@ -101,5 +216,12 @@ for (const name of ["change", "status", "queue", "reset"]) client.on(name, redra
 client.on("event", ({ envelope }) => {
   for (const each of Object.values(envelope.patch?.notices ?? {})) if (each) announce(each.title);
 });
-setInterval(() => tickChip(client), 1_000);
+client.on("refused", ({ entry, problem }) => {
+  toast(t("failed", { what: t(`do.${entry.command}`), why: refusalText(problem) }), { kind: "bad" });
+});
+setInterval(() => {
+  tickChip(client);
+  flow.look();
+  if (Object.values(client.state.orders ?? {}).some((each) => each.hold_expires_at)) redraw();
+}, 1_000);
 show();

@@ -4,6 +4,7 @@
  */
 
 import { Emitter } from "../onda/timing.js";
+import { UNPAID } from "../ui/money.js";
 
 /** An outage of this length is worth telling: what came in it is listed. */
 const AWAY_MS = 3_000;
@@ -23,7 +24,7 @@ export function arrivals(client) {
 
   client.on("change", ({ collections }) => {
     if (collections.has("orders"))
-      latest = look(orders(), known, "order", (order) => order.status === "PLACED");
+      latest = look(placed(), known, "order", (order) => order.status === "PLACED");
     queueMicrotask(() => (latest = [])); // a resync that brought them says so right after the change
     if (collections.has("calls")) look(client.state.calls ?? {}, rang, "call", () => true);
     first = false;
@@ -46,6 +47,11 @@ export function arrivals(client) {
       if (!first && wanted(entities[name])) emitter.emit(what, entities[name]);
     }
     return first ? [] : fresh;
+  }
+
+  /** Orders that the kitchen has: those that wait for their payment are none yet. */
+  function placed() {
+    return Object.fromEntries(Object.entries(orders()).filter(([, order]) => !UNPAID.includes(order.status)));
   }
 
   function orders() {

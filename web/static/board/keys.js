@@ -24,6 +24,7 @@ export function listenToKeys(board, panels) {
     a: () => answer(board),
     m: () => panels.menu.open(),
     t: () => panels.tables.open(),
+    p: () => panels.payments.open(),
     d: () => panels.done.open(),
     "?": () => void helpDialog(),
     Escape: () => choose(board, null),

@@ -4,6 +4,8 @@
 
 import { h, icon } from "../ui/dom.js";
 import { age, elapsed, money, reasonText, t } from "../ui/i18n.js";
+import { due, mark, UNPAID } from "../ui/money.js";
+import { tableOrders } from "./bill.js";
 
 const DONE_SHOWN = 30;
 
@@ -119,17 +121,19 @@ export function tablesPanel({ client }) {
 
 /** @param {import("../onda.js").Client} client @param {any} table */
 function tableRow(client, { table, guests, opened_at: since }) {
-  const orders = Object.values(client.state.orders ?? {}).filter(
-    (order) =>
-      order.table === table &&
-      (order.placed_at ?? "") >= (since ?? "") &&
-      !["REJECTED", "CANCELLED"].includes(order.status),
+  const orders = tableOrders(client, table, since ?? "");
+  const sum = (/** @type {(order: any) => number} */ of) =>
+    orders.reduce((total, order) => total + of(order), 0);
+  const total = sum((order) => (order.closed_at && order.status !== "SERVED" ? 0 : order.total));
+  const open = sum(due);
+  const waitingForPay = Object.values(client.state.orders ?? {}).find(
+    (order) => order.table === table && UNPAID.includes(order.status),
   );
-  const total = orders.reduce((sum, order) => sum + order.total, 0);
   const facts = [
     guests && t("board.guests", { n: guests }),
     since && t("tables.since", { time: elapsed(age(since, client.now())) }),
     t("tables.orders", { n: orders.length }),
+    open > 0 && open < total && t("tables.due", { amount: money(open) }),
   ];
   const waiting = client.pending.some(
     (entry) => entry.command === "close-table" && entry.feed.endsWith(`/${table}`),
@@ -144,6 +148,14 @@ function tableRow(client, { table, guests, opened_at: since }) {
       h("b", null, money(total)),
       h("small", null, facts.filter(Boolean).join(" · ")),
     ),
+    tableMark(orders, open, waitingForPay),
+    orders.length > 0 &&
+      h(
+        "button",
+        { type: "button", class: open > 0 ? "primary" : "plain", "data-act": "bill", "data-table": table },
+        icon("receipt"),
+        t("bill.open"),
+      ),
     h(
       "button",
       { type: "button", class: "plain", "data-act": "close-table", "data-table": table, disabled: waiting },
@@ -151,6 +163,19 @@ function tableRow(client, { table, guests, opened_at: since }) {
       t("do.close-table"),
     ),
   );
+}
+
+/**
+ * How a table as a whole stands with its money.
+ * @param {any[]} orders @param {number} open @param {any} waiting  an order that waits for its payment
+ */
+function tableMark(orders, open, waiting) {
+  if (waiting) return mark(waiting);
+  if (orders.length === 0) return null;
+  const sum = (/** @type {string} */ name) => orders.reduce((all, order) => all + (order[name] ?? 0), 0);
+  const [paid, refunded] = [sum("paid"), sum("refunded")];
+  if (refunded > 0 && open === 0) return mark({ status: "SERVED", total: 1, paid, refunded });
+  return mark({ status: "SERVED", total: paid + open, paid });
 }
 
 /** @param {Board} board */
@@ -187,6 +212,15 @@ function doneRow(client, order) {
       h("small", null, what),
       order.reason && h("small", null, reasonText(order.reason)),
     ),
+    mark(order),
+    order.table === null &&
+      due(order) > 0 &&
+      h(
+        "button",
+        { type: "button", class: "primary", "data-act": "bill", "data-order": order.order },
+        icon("receipt"),
+        t("bill.open"),
+      ),
     order.status === "SERVED" &&
       h(
         "button",

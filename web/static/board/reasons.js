@@ -8,6 +8,7 @@ import { ask } from "../ui/speak.js";
 
 const REJECT = ["sold_out", "too_busy", "closing"];
 const CANCEL = ["guest_asked", "sold_out", "mistake"];
+const REFUND = ["guest_asked", "sold_out", "quality", "mistake"];
 const PAUSE = ["too_busy", "break", "sold_out"];
 
 /**
@@ -26,12 +27,13 @@ export function pauseReason() {
   return choose(t("shop.pause-title"), t("shop.pause-help"), PAUSE, t("do.pause-orders"), "primary");
 }
 
-/**
- * @param {string} title @param {string} hint @param {string[]} reasons
- * @param {string} yes @param {string} kind  of the button
- * @returns {Promise<string | null>}
- */
-async function choose(title, hint, reasons, yes, kind) {
+/** The reasons for a refund, as a part of a dialog. */
+export function refundReason() {
+  return reasonFields(REFUND);
+}
+
+/** @param {string[]} reasons */
+function reasonFields(reasons) {
   const choice = (/** @type {string} */ code, /** @type {number} */ index) =>
     h(
       "label",
@@ -39,31 +41,46 @@ async function choose(title, hint, reasons, yes, kind) {
       h("input", { type: "radio", name: "reason", value: code, checked: index === 0 }),
       t(`reason.${code}`),
     );
+  return [
+    h("fieldset", null, h("legend", { class: "unseen" }, t("reason")), [...reasons, "other"].map(choice)),
+    h("input", {
+      name: "own",
+      maxlength: 200,
+      placeholder: t("reason.own"),
+      "aria-label": t("reason.own"),
+    }),
+  ];
+}
+
+/** "Another reason" is chosen by writing one, and needs one. @param {HTMLDialogElement} dialog */
+export function listenForOwn(dialog) {
+  const own = /** @type {HTMLInputElement} */ (dialog.querySelector("[name=own]"));
+  const other = /** @type {HTMLInputElement} */ (dialog.querySelector("[value=other]"));
+  own.addEventListener("input", () => (other.checked = own.value.trim() !== ""));
+  dialog.addEventListener("change", () => (own.required = other.checked));
+}
+
+/** The reason that was chosen: one of ours by its code, or free text. @param {FormData} form */
+export function chosenReason(form) {
+  const own = String(form.get("own")).trim();
+  const code = String(form.get("reason"));
+  return code === "other" ? own || "other" : code;
+}
+
+/**
+ * @param {string} title @param {string} hint @param {string[]} reasons
+ * @param {string} yes @param {string} kind  of the button
+ * @returns {Promise<string | null>}
+ */
+async function choose(title, hint, reasons, yes, kind) {
   const { value, form } = await ask({
     title,
-    body: [
-      h("p", { class: "hint" }, hint),
-      h("fieldset", null, h("legend", { class: "unseen" }, t("reason")), [...reasons, "other"].map(choice)),
-      h("input", {
-        name: "own",
-        maxlength: 200,
-        placeholder: t("reason.own"),
-        "aria-label": t("reason.own"),
-      }),
-    ],
+    body: [h("p", { class: "hint" }, hint), reasonFields(reasons)],
     buttons: [
       { value: "no", label: t("no"), kind: "quiet" },
       { value: "yes", label: yes, kind },
     ],
-    ready: (dialog) => {
-      const own = /** @type {HTMLInputElement} */ (dialog.querySelector("[name=own]"));
-      const other = /** @type {HTMLInputElement} */ (dialog.querySelector("[value=other]"));
-      own.addEventListener("input", () => (other.checked = own.value.trim() !== ""));
-      dialog.addEventListener("change", () => (own.required = other.checked));
-    },
+    ready: listenForOwn,
   });
-  if (value !== "yes") return null;
-  const own = String(form.get("own")).trim();
-  const code = String(form.get("reason"));
-  return code === "other" ? own || "other" : code;
+  return value === "yes" ? chosenReason(form) : null;
 }

@@ -10,7 +10,7 @@ import { ask } from "../ui/speak.js";
 export async function soundDialog(sound, redraw) {
   sound.enable(); // the tap that opened this is what browsers wait for
   redraw();
-  const test = (/** @type {"new" | "call" | "late"} */ name) =>
+  const test = (/** @type {"new" | "call" | "void" | "late"} */ name) =>
     h("button", { type: "button", class: "plain", "data-test": name }, icon("sound"), t(`sound.${name}`));
   const { value } = await ask({
     title: t("sound.title"),
@@ -25,7 +25,7 @@ export async function soundDialog(sound, redraw) {
         value: Math.round(sound.volume * 100),
       }),
       h("p", null, t("sound.test")),
-      h("div", { class: "row" }, test("new"), test("call"), test("late")),
+      h("div", { class: "row" }, test("new"), test("call"), test("void"), test("late")),
     ],
     buttons: [
       { value: "off", label: t("sound.off"), kind: "quiet" },
@@ -52,7 +52,7 @@ const KEYS = [
   ["Enter, Space", "help.enter"],
   ["R", "help.r"],
   ["A", "help.a"],
-  ["M, T, D", "help.panels"],
+  ["M, T, P, D", "help.panels"],
   ["Esc", "help.escape"],
 ];
 

@@ -4,6 +4,7 @@
 
 import { asIs, h, icon } from "../ui/dom.js";
 import { age, currentLanguage, elapsed, t } from "../ui/i18n.js";
+import { mark } from "../ui/money.js";
 import { nextStep, OTHERS, pendingOf, statusToBe, STEPS } from "./steps.js";
 
 /** Minutes after which a ticket is soon late, and late. */
@@ -160,7 +161,12 @@ function head(client, order, since, late, keycap) {
         null,
         [t(`channel.${channel}`), guests && t("board.guests", { n: guests })].filter(Boolean).join(" · "),
       ),
-      stage && h("span", { class: `stage stage-${order.status.toLowerCase()}` }, t(stage)),
+      h(
+        "span",
+        { class: "marks" },
+        stage && h("span", { class: `stage stage-${order.status.toLowerCase()}` }, t(stage)),
+        mark(order),
+      ),
     ),
     h(
       "span",

@@ -4,6 +4,7 @@
 
 import { h, icon } from "../ui/dom.js";
 import { money, refusalText, t } from "../ui/i18n.js";
+import { chosenCoupon, couponsView, takesOff } from "./coupons.js";
 import { chosenNames, unitPrice } from "./menu.js";
 import { nameOf } from "./names.js";
 
@@ -48,10 +49,12 @@ export function linesToShow(client) {
   );
 }
 
-/** @param {{client: import("../onda.js").Client}} page */
-export function cartView({ client }) {
+/** @param {{client: import("../onda.js").Client, coupon: string | null}} page */
+export function cartView(page) {
+  const { client } = page;
   const lines = linesToShow(client);
   const name = nameOf(client);
+  const sum = sumOf(client, lines);
   const refusal = lines.find((line) => line.refused !== null)?.refused;
   return [
     h("h2", { id: "h-cart" }, t("t.cart")),
@@ -80,7 +83,8 @@ export function cartView({ client }) {
           { class: "cart" },
           lines.map((line) => one(client, line)),
         ),
-    lines.length > 0 && footer(client, lines),
+    couponsView(page, sum),
+    lines.length > 0 && footer(page, sum),
   ];
 }
 
@@ -132,22 +136,36 @@ function one(client, line) {
   );
 }
 
-/** @param {import("../onda.js").Client} client @param {any[]} lines */
-function footer(client, lines) {
-  const shop = client.state.shop?.self;
-  const sum = lines.reduce((total, line) => {
+/** What the cart costs. @param {import("../onda.js").Client} client @param {any[]} lines */
+export function sumOf(client, lines) {
+  return lines.reduce((total, line) => {
     const item = client.state.menu?.[line.product];
     return item && !line.leaving ? total + unitPrice(item, line.options) * line.quantity : total;
   }, 0);
+}
+
+/** @param {{client: import("../onda.js").Client, coupon: string | null}} page @param {number} sum */
+function footer({ client, coupon }, sum) {
+  const shop = client.state.shop?.self;
+  const chosen = chosenCoupon(client, coupon, sum);
+  const off = chosen ? takesOff(chosen.discount, sum) : 0;
   const submitting = client.pending.some((entry) => entry.command === "submit-cart");
   const shut = shop && (!shop.open || shop.paused);
-  const text = submitting ? t("t.submit-pending") : t("t.submit", { price: money(sum) });
+  const key = shop?.payment_mode === "prepay" ? "t.submit-pay" : "t.submit";
+  const text = submitting ? t("t.submit-pending") : t(key, { price: money(sum - off) });
   return h(
     "div",
     { class: "submit", key: "submit" },
     submitting &&
       client.status !== "live" &&
       h("p", { class: "waiting", role: "status" }, icon("clock"), t("t.submit-waiting")),
+    off > 0 &&
+      h(
+        "p",
+        { class: "row spread submit-off" },
+        h("span", null, chosen.name),
+        h("b", null, `−${money(off)}`),
+      ),
     h(
       "button",
       { type: "button", class: "primary big", "data-act": "submit", disabled: submitting || shut },

@@ -5,6 +5,7 @@
 import { h, icon } from "../ui/dom.js";
 import { money, t } from "../ui/i18n.js";
 import { ask } from "../ui/speak.js";
+import { campaignsView } from "./campaigns.js";
 
 const QUANTITY_MAX = 99;
 const HUES = 6;
@@ -15,13 +16,14 @@ export function menuView({ client }) {
   return [
     h("h2", { id: "h-menu" }, t("t.menu")),
     h("p", { class: "hint" }, t("t.vat")),
+    campaignsView({ client }),
     items.length === 0 && h("p", { class: "empty" }, t("loading")),
     h("ul", { class: "products" }, items.map(product)),
   ];
 }
 
 /** @param {any} item */
-function product({ product: id, name, price, sold_out: off, options }) {
+function product({ product: id, name, price, was, sold_out: off, options }) {
   const asks = options.some((/** @type {any} */ option) => option.min > 0);
   const extras = options.map((/** @type {any} */ option) => option.name).join(" · ");
   return h(
@@ -35,7 +37,12 @@ function product({ product: id, name, price, sold_out: off, options }) {
         "span",
         { class: "product-text" },
         h("b", null, name),
-        h("span", { class: "price" }, money(price)),
+        h(
+          "span",
+          { class: "price" },
+          was && [h("s", { class: "was", "aria-label": t("t.was", { price: money(was) }) }, money(was)), " "],
+          money(price),
+        ),
         extras && h("small", null, extras),
         off && h("span", { class: "pill pill-closed" }, t("t.sold-out")),
       ),

@@ -3,21 +3,22 @@
  */
 
 import { h, icon } from "../ui/dom.js";
+import { payCard } from "../pay/card.js";
 import { money, reasonText, t } from "../ui/i18n.js";
+import { DEAD, due, standing, UNPAID } from "../ui/money.js";
 import { announce, toast } from "../ui/speak.js";
 import { chosenNames } from "./menu.js";
 
 const STEPS = ["PLACED", "ACCEPTED", "COOKING", "READY"];
-const OVER = ["REJECTED", "CANCELLED"];
 
-/** @param {{client: import("../onda.js").Client}} page */
-export function ordersView({ client }) {
+/** @typedef {{client: import("../onda.js").Client, store: string, flow: any}} Page */
+
+/** @param {Page} page */
+export function ordersView(page) {
+  const { client } = page;
   const orders = Object.values(client.state.orders ?? {}).sort((one, other) => other.number - one.number);
   const sending = Object.values(client.state.sending ?? {});
   const submitting = client.pending.find((entry) => entry.command === "submit-cart");
-  const total = orders
-    .filter((order) => !OVER.includes(order.status))
-    .reduce((sum, order) => sum + order.total, 0);
   const unsent = submitting && sending.length === 0;
   return [
     h("h2", { id: "h-orders" }, t("t.orders")),
@@ -30,16 +31,30 @@ export function ordersView({ client }) {
         each.lines.map((/** @type {any} */ line) => lineText(client, line)),
       ),
     ),
-    orders.map((order) => one(client, order)),
-    orders.length > 0 &&
-      h(
-        "p",
-        { class: "bill", key: "bill" },
-        h("span", null, t("t.bill")),
-        h("b", null, money(total)),
-        h("small", null, t("t.vat")),
-      ),
+    orders.map((order) => one(page, order)),
+    orders.length > 0 && bill(orders),
   ];
+}
+
+/** What all orders add up to, and what of it is paid. @param {any[]} orders */
+function bill(orders) {
+  const sum = (/** @type {(order: any) => number} */ of) =>
+    orders.reduce((total, order) => total + of(order), 0);
+  const total = sum((order) => (DEAD.includes(order.status) ? 0 : order.total));
+  const paid = sum((order) => (order.paid ?? 0) - (order.refunded ?? 0));
+  const row = (/** @type {string} */ key, /** @type {number} */ amount) => [
+    h("span", { class: "bill-part" }, t(key)),
+    h("span", { class: "bill-part" }, money(amount)),
+  ];
+  return h(
+    "div",
+    { class: "bill", key: "bill" },
+    h("span", null, t("t.bill")),
+    h("b", null, money(total)),
+    paid > 0 && row("t.bill-paid", paid),
+    paid > 0 && row("t.bill-due", sum(due)),
+    h("small", null, t("t.vat")),
+  );
 }
 
 /** @param {import("../onda.js").Client} client @param {any} line */
@@ -86,9 +101,11 @@ function steps(at) {
   return h("ol", { class: "steps" }, STEPS.map(step));
 }
 
-/** @param {import("../onda.js").Client} client @param {any} order */
-function one(client, order) {
-  const over = OVER.includes(order.status);
+/** @param {Page} page @param {any} order */
+function one({ client, store, flow }, order) {
+  const over = DEAD.includes(order.status);
+  const unpaid = UNPAID.includes(order.status);
+  const state = standing(order);
   const at = order.status === "SERVED" ? STEPS.length : STEPS.indexOf(order.status);
   const cancelling = client.pending.some(
     (entry) => entry.command === "cancel-order" && entry.body.order === order.order,
@@ -109,11 +126,11 @@ function one(client, order) {
     h(
       "p",
       { class: "now" },
-      icon(over ? "warning" : "check"),
-      t(`t.now.${order.status}`),
+      icon(over ? "warning" : unpaid ? "clock" : "check"),
+      unpaid ? t(`pay.mark.${state}`) : t(`t.now.${order.status}`),
       order.reason && ` – ${reasonText(order.reason)}`,
     ),
-    !over && steps(at),
+    !over && !unpaid && steps(at),
     h(
       "ul",
       { class: "order-lines" },
@@ -129,7 +146,8 @@ function one(client, order) {
         ),
       ),
     ),
-    order.status === "PLACED" &&
+    payCard({ client, order, store, entity: order.order, flow, mayPay: !order.user }),
+    (order.status === "PLACED" || (unpaid && state !== "checking" && state !== "review")) &&
       h(
         "button",
         {
@@ -155,11 +173,13 @@ export function progressNews(client) {
     for (const order of Object.values(client.state.orders ?? {})) {
       const before = known.get(order.order);
       known.set(order.order, order.status);
-      if (first || before === order.status || order.status === "PLACED") continue;
+      if (first || before === order.status || UNPAID.includes(order.status)) continue;
+      if (order.status === "PLACED" && !UNPAID.includes(before ?? "")) continue;
       const bad =
-        order.status === "REJECTED" || (order.status === "CANCELLED" && order.reason !== "changed_mind");
+        ["REJECTED", "EXPIRED"].includes(order.status) ||
+        (order.status === "CANCELLED" && order.reason !== "changed_mind");
       const text = `${t("t.order-n", { number: order.number })}: ${t(`t.now.${order.status}`)}`;
-      if (bad || order.status === "READY" || order.status === "ACCEPTED")
+      if (bad || ["PLACED", "READY", "ACCEPTED"].includes(order.status))
         toast(text, { kind: bad ? "bad" : "good" });
       else announce(text);
     }

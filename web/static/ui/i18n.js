@@ -79,6 +79,21 @@ export function ago(ms) {
   return minutes < 60 ? t("ago.minutes", { n: minutes }) : t("ago.hours", { n: Math.floor(minutes / 60) });
 }
 
+/** A server time as day and time of day here. @param {string} time */
+export function dayTime(time) {
+  return new Date(time).toLocaleString(language === "ko" ? "ko-KR" : "en-GB", {
+    month: "short",
+    day: "numeric",
+    hour: "2-digit",
+    minute: "2-digit",
+  });
+}
+
+/** A server time as time of day here: `18:05`. @param {string} time */
+export function clock(time) {
+  return new Date(time).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+}
+
 /**
  * How long since a server time, at the server's time `now`.
  * @param {string | null} since

@@ -6,6 +6,9 @@
  * device.
  */
 
+/** What `remember` keeps where storage is refused. @type {Map<string, any>} */
+const memory = new Map();
+
 /** @param {string} path */
 function name(path) {
   return `onda.token|${path}`;
@@ -24,7 +27,21 @@ export function takeToken() {
     keepToken(given, false);
     return given;
   }
-  return read(() => sessionStorage) ?? read(() => localStorage) ?? "";
+  return tokenOf(location.pathname);
+}
+
+/** The token of another page of ours that was open in this tab. @param {string} path */
+export function tokenOf(path) {
+  return read(() => sessionStorage, path) ?? read(() => localStorage, path) ?? "";
+}
+
+/** Whose token it is: its claims, unchecked, for what to show. @param {string} token @returns {any} */
+export function claimsOf(token) {
+  try {
+    return JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
+  } catch {
+    return {}; // no token, or none of ours: the server knows better
+  }
 }
 
 /** @param {string} token @param {boolean} onDevice  also for other days, not only for this tab */
@@ -37,10 +54,10 @@ export function keepToken(token, onDevice) {
   }
 }
 
-/** @param {() => Storage} storage */
-function read(storage) {
+/** @param {() => Storage} storage @param {string} path */
+function read(storage, path) {
   try {
-    return storage().getItem(name(location.pathname));
+    return storage().getItem(name(path));
   } catch {
     return null; // refused, so nothing was kept there
   }
@@ -61,6 +78,35 @@ export function setSetting(key, value) {
     localStorage.setItem(`onda.${key}`, value);
   } catch {
     // Storage is refused: it holds for this page only.
+  }
+}
+
+/** What this tab remembers, also through a reload and a trip to another site. @param {string} key */
+export function recall(key) {
+  try {
+    return JSON.parse(sessionStorage.getItem(`onda.${key}`) ?? "null");
+  } catch {
+    return memory.get(key) ?? null; // refused: it was kept in this page
+  }
+}
+
+/** @param {string} key @param {any} value */
+export function remember(key, value) {
+  memory.set(key, value);
+  try {
+    sessionStorage.setItem(`onda.${key}`, JSON.stringify(value));
+  } catch {
+    // Storage is refused: it holds for this page only.
+  }
+}
+
+/** @param {string} key */
+export function forget(key) {
+  memory.delete(key);
+  try {
+    sessionStorage.removeItem(`onda.${key}`);
+  } catch {
+    // Storage is refused, so nothing is kept there.
   }
 }
 

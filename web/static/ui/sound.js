@@ -1,5 +1,5 @@
 /**
- * Tones made by the browser: one each for new orders, calls and lateness. Silent until a tap allows it.
+ * Tones made by the browser: one each for new orders, calls, what is taken back, and lateness. Silent until a tap allows it.
  */
 
 import { setSetting, setting } from "./session.js";
@@ -16,6 +16,11 @@ const SIGNALS = {
     [0.2, 1047, 0.12],
     [0.5, 1047, 0.12],
     [0.7, 1047, 0.2],
+  ],
+  void: [
+    [0, 659, 0.14],
+    [0.18, 523, 0.14],
+    [0.36, 392, 0.3],
   ],
   late: [
     [0, 440, 0.25],
