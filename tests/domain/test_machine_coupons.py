@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine.domain import store
 from engine.domain.coupon import Discount
@@ -59,8 +59,8 @@ class Coupons(RuleBasedStateMachine):
         name=names,
         discount=discounts,
         stock=st.integers(1, 3),
-        start=st.none() | st.integers(-5, 5),
-        end=st.none() | st.integers(-5, 10),
+        start=st.none() | st.integers(-3, 3),
+        end=st.none() | st.integers(-1, 4),
     )
     def create(self, name, discount, stock, start, end):
         window = [None if one is None else to_text(NOW_MS + one * MINUTE_MS) for one in (start, end)]
@@ -87,6 +87,16 @@ class Coupons(RuleBasedStateMachine):
         assert done[0].remaining == stock - len(self.given[name])
 
     @rule(name=names, by=holders, quantity=st.integers(1, 2))
+    def order_with_any(self, name, by, quantity):
+        self.order(name, by, quantity)
+
+    @precondition(lambda self: any(self.given.values()))
+    @rule(data=st.data(), quantity=st.integers(1, 2))
+    def order_with_own(self, data, quantity):
+        pairs = [(name, holder) for name, given in self.given.items() for holder in given]
+        name, holder = data.draw(st.sampled_from(pairs))
+        self.order(name, f"table:s1/{holder[0]}" if "/" in holder else f"user:{holder}", quantity)
+
     def order(self, name, by, quantity):
         done = self.send(CreateOrder((Wish("ramen", quantity),), coupon=name), by)
         if isinstance(done, str):
