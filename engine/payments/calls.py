@@ -9,8 +9,9 @@ Calls of one payment go one after the other, those of different payments side by
 once; a gateway that is slow holds up nobody but itself.
 
 After a crash a record may come again, and nobody knows whether its call went out. For records from before
-the start the gateway is therefore asked first what it knows; only if it knows of no charge the approval is
-sent, under the same idempotency key. A call that fails is never an error of the reaction: it is an `UNKNOWN`,
+the start that the shop knows the end of nothing is done: a refusal that is durable must not become a charge.
+For the others the gateway is asked first what it knows; only if it knows of no charge the approval is sent,
+under the same idempotency key. A call that fails is never an error of the reaction: it is an `UNKNOWN`,
 which the shop asks about later.
 """
 
@@ -25,7 +26,7 @@ import trio
 from engine.answers import Answer
 from engine.config import Config
 from engine.domain.contract import Command
-from engine.domain.payment import Checkout
+from engine.domain.payment import REQUESTED, Checkout
 from engine.domain.store.gateway import (
     ApprovalRequested,
     NoteCheckout,
@@ -68,6 +69,8 @@ class Host(Protocol):
         self, stream: str, command: Command, *, by: str, id: str | None, cause: str | None
     ) -> Answer: ...
 
+    async def examine(self, stream: str, look: Callable[[Any, int], bool]) -> bool: ...
+
 
 class Calls:
     """Calls gateways for the records of a node.
@@ -89,8 +92,9 @@ class Calls:
         if command is None:
             again = record.position <= self._head or record.position in self._tried
             self._tried[record.position] = None
-            command = await self._call(record, again)
-            self._tried[record.position] = command
+            if not again or await self._host.examine(record.stream, lambda state, _: _waits(state, record)):
+                command = await self._call(record, again)
+                self._tried[record.position] = command
         if command is not None:
             await self._tell(record, command)
         del self._tried[record.position]
@@ -233,6 +237,22 @@ def _verdict(result: Result) -> Any:
 
 def _words(result: Result) -> tuple[str, str]:
     return (result.note, "") if isinstance(result, Approved) else (result.code, result.message)
+
+
+def _waits(state: Any, record: Committed) -> bool:
+    """Return whether the shop still waits for what comes of this record."""
+    event: Any = record.event
+    payment = state.payments.get(event.payment) or state.kept.get(event.payment)
+    if payment is None:
+        return False
+    match event:
+        case ApprovalRequested(attempt=attempt):
+            return payment.status == REQUESTED and payment.attempt.attempt == attempt
+        case RefundSent(refund=name, number=number):
+            refund = next((refund for refund in payment.refunds if refund.refund == name), None)
+            return refund is not None and (refund.status, refund.tries) == (REQUESTED, number)
+        case _:
+            return True
 
 
 def _payment(record: Committed) -> str:

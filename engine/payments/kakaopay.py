@@ -111,7 +111,7 @@ class KakaoPay:
             cancel_vat_amount=sent.vat,
             cancel_available_amount=sent.remaining,
         )
-        if answer.status == 200:
+        if answer.status == 200 and answer.text("status") in ("CANCEL_PAYMENT", "PART_CANCEL_PAYMENT"):
             if _inner(answer, "cancel_available_amount", "total") not in (after, None):
                 logger.warning("kakaopay counts %s otherwise than we do", sent.payment)
             return Approved(sent.amount, sent.charge)

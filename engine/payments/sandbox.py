@@ -81,7 +81,7 @@ class SandboxGateway:
             },
             key=sent.refund,
         )
-        if answer.status == 200:
+        if answer.status == 200 and answer.body.get("cancelled") == sent.amount:
             return Approved(sent.amount, sent.charge)
         code, message = self._said(answer)
         if code == "already_cancelled":

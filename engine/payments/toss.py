@@ -114,7 +114,7 @@ class Toss:
             },
             key=sent.refund,
         )
-        if answer.status == 200:
+        if answer.status == 200 and answer.text("status") in ("CANCELED", "PARTIAL_CANCELED"):
             left = answer.body.get("balanceAmount")
             if left != sent.remaining - sent.amount:
                 logger.warning("toss has %r left of %s, we count otherwise", left, sent.payment)

@@ -42,9 +42,7 @@ class DirectTransport(httpx.AsyncBaseTransport):
         await trio.sleep(self._delay_s())
         headers = {name.lower(): value for name, value in request.headers.items()}
         path, _, query = request.url.raw_path.decode("ascii").partition("?")
-        reply = await finish(
-            self._nursery, self.sandbox, Request(request.method, path, query, headers, body)
-        )
+        reply = await finish(self._nursery, self.sandbox, Request(request.method, path, query, headers, body))
         await trio.sleep(self._delay_s())
         if reply.cut:
             raise httpx.RemoteProtocolError("the connection was cut", request=request)
