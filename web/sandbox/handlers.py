@@ -228,7 +228,8 @@ class Sandbox:
         ref = str(fields.get("ref", fields.get("charge", "")))
         fault = self._faults.get((verb, ref)) or self._faults.get((verb, ""), "")
         if not fault and verb == "charge":
-            fault = next((name for name in FAULTS if ref.startswith(name)), self._fault)
+            named = [name for name in FAULTS if ref.startswith(name)]
+            fault = max(named, key=len, default=self._fault)
         elif not fault and self._fault == "flaky":
             fault = "flaky"
         if fault == "flaky":
