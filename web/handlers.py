@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from engine.errors import OndaError, Rejected, Unavailable
-from web import commands, hints, ops, reading, reference, streaming
+from web import commands, hints, history, ops, reading, reference, streaming
 from web.messages import BODY_BYTES_MAX, TARGET_BYTES_MAX, Headers, Problem, Request, Response, allow
 from web.outcomes import Refusal
 from web.site import FeedPath, Site, check_feed, parse_feed
@@ -21,6 +21,7 @@ STATUS = {
     "not_found": 404,
     "unknown_command": 404,
     "unknown_store": 404,
+    "history_off": 404,
     "method_not_allowed": 405,
     "timeout": 408,
     "conflict": 409,
@@ -31,6 +32,7 @@ STATUS = {
     "upgrade_required": 426,
     "too_many_requests": 429,
     "internal": 500,
+    "history_unavailable": 503,
     "log_unavailable": 503,
     "overloaded": 503,
     "read_only": 503,
@@ -104,6 +106,8 @@ async def _route(site: Site, request: Request) -> Response:
             raise Problem("upgrade_required", "this is a WebSocket", [("upgrade", "websocket")])
         case ["v1", "payments", provider, "webhook", *rest]:
             return await hints.hint(site, request, provider, rest)
+        case ["v1", "history", *rest]:
+            return await history.history(site, request, rest)
         case ["v1", "ops", *rest]:
             return await ops.operate(site, request, rest)
         case ["v1", *parts, last] if feed := parse_feed(parts):
@@ -126,6 +130,8 @@ async def _feed(site: Site, request: Request, feed: FeedPath, last: str) -> Resp
         await check_feed(site, who, feed)
         handle = reading.sync if last == "sync" else streaming.stream
         return await handle(site, who, feed, request)
+    if last == "report" and feed.kind == "store":
+        return await history.report(site, request, feed)
     if commands.find_command(feed.kind, last) is None:
         raise Problem("unknown_command", f"{feed.kind} has no command {last[:64]}")
     if done := allow(request, "POST"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from web.history import LIMIT as HISTORY
+from web.history import LIMIT_MAX as HISTORY_MAX
+from web.history import VERSION_MAX
 from web.reading import LIMIT, LIMIT_MAX, WAIT_S_MAX
 from web.schemas import Json, errors, in_path, in_query, json_answer
 from web.streaming import FEEDS_MAX
@@ -74,6 +77,31 @@ def stream_many() -> Json:
         {**_LAST, "schema": {"type": "string"}},
     ]
     return _read("feeds", "stream", "Events of several feeds (SSE)", parameters, {"200": _EVENTS})
+
+
+def history() -> Json:
+    """Describe looking back: a stream's events, and a shop's day."""
+    time = {"type": "string", "format": "date-time"}
+    version = {"type": "integer", "minimum": 0, "maximum": VERSION_MAX, "default": 0}
+    limit = {"type": "integer", "minimum": 1, "maximum": HISTORY_MAX, "default": HISTORY}
+    stream = {"type": "string", "pattern": f"^((store|user):{_ID}|table:{_ID}/{_ID})$"}
+    parameters: list[Json] = [
+        {"name": "stream", "in": "path", "required": True, "schema": stream},
+        in_query("from", "Events of this time and later", time),
+        in_query("to", "Events before this time", time),
+        in_query("type", "Only this type of event", {"type": "string", "pattern": f"^{_NAME}$"}),
+        in_query("after", "Events after this version: `next` of the page before", version),
+        in_query("limit", "Events at most", limit),
+    ]
+    text = "Events out of the history, oldest first; `lag`: records that are not in it yet"
+    looking = _read("history", "events", text, parameters, {"200": json_answer("Page", "Some events")})
+    day = in_query(
+        "day", "A day of business; today when it is left out", {"type": "string", "format": "date"}
+    )
+    text = "Takings, tax, refunds and what is open at the end of a day"
+    told = {"200": json_answer("Object", "The report")}
+    reported = _read("store", "report", text, [*in_path(["store"]), day], told)
+    return {"/v1/history/{stream}": {"get": looking}, "/v1/stores/{store}/report": {"get": reported}}
 
 
 def operations() -> Json:

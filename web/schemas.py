@@ -86,6 +86,14 @@ SCHEMAS: Json = {
         }
     ),
     "Sync": {"oneOf": [{"$ref": "#/components/schemas/Snapshot"}, {"$ref": "#/components/schemas/Delta"}]},
+    "Page": _object(
+        {
+            "stream": _TEXT,
+            "events": _ENVELOPES,
+            "next": {"type": ["integer", "null"], "description": "Goes into `after`; `null` at the end"},
+            "lag": {"type": "integer", "description": "Records that are not in the history yet"},
+        }
+    ),
     "StreamEvent": {
         **_object(
             {

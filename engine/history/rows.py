@@ -89,7 +89,7 @@ class Rows:
             if record.stream.startswith("store:"):
                 store = record.stream[6:]
                 if envelope.patch:
-                    self._take_patch(store, record.position, envelope.patch)
+                    self._take_patch(store, record.position, envelope)
                 self._take_stock(store, record, envelope)
                 if envelope.type == "CouponIssued":
                     self._take_coupon(store, record)
@@ -117,11 +117,12 @@ class Rows:
         }
         self._add(tables.events, row)
 
-    def _take_patch(self, store: str, position: int, patch: dict[str, dict[str, msgspec.Raw]]) -> None:
+    def _take_patch(self, store: str, position: int, envelope: _Envelope) -> None:
+        patch = envelope.patch
         for body in patch.get("orders", {}).values():
             order = _decode_order(body)
             if order is not None:
-                self._take_order(store, position, order)
+                self._take_order(store, position, envelope.time, order)
         for body in patch.get("payments", {}).values():
             payment = _decode_payment(body)
             if payment is not None:
@@ -133,7 +134,7 @@ class Rows:
                 row |= {"store": store, "name": cut(campaign.name), "body": bytes(body).decode()}
                 self._put(tables.campaigns, row)
 
-    def _take_order(self, store: str, position: int, order: Order) -> None:
+    def _take_order(self, store: str, position: int, time: str, order: Order) -> None:
         row = {
             "store": store,
             "order_id": order.order,
@@ -154,6 +155,7 @@ class Rows:
             "reason": cut(order.reason or "", tables.LONG_CHARS),
             "lines": _json(order.lines),
             "position": position,
+            "changed_at": time,
         }
         self._put(tables.orders, row)
         if order.shipping is not None:
@@ -232,7 +234,8 @@ class Rows:
             after = self._after(event.product, envelope)
             yield event.product, after._replace(available=event.before), after
         else:
-            for change in getattr(event, "stock", ()):
+            changes = getattr(event, "stock", None)
+            for change in changes if isinstance(changes, tuple) else ():
                 if isinstance(change, StockChange):
                     before = Counts(change.before, change.held_before, change.pinned_before)
                     after = Counts(change.after, change.held_after, change.pinned_after)

@@ -73,6 +73,7 @@ events = Table(
     _id("order_id", optional=True),
     Column("body", _text(), nullable=False),
     Index("events_stream", "stream", "version", unique=True),
+    Index("events_type", "stream", "type", "version"),
     Index("events_order", "order_id"),
     **_BINARY,
 )
@@ -100,11 +101,12 @@ orders = Table(
     _words("reason", LONG_CHARS),
     Column("lines", _text(), nullable=False),
     Column("position", BigInteger, nullable=False),
+    _time("changed_at", optional=False),
     Index("orders_placed", "store", "placed_at"),
     Index("orders_closed", "store", "closed_at"),
     **_BINARY,
 )
-"""Each order as it last looked; `position` is the record that changed it last."""
+"""Each order as it last looked; `position` is the record that changed it last, at `changed_at`."""
 
 shipping = Table(
     "shipping",
