@@ -13,12 +13,14 @@ import time
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import jwt
 
 ROOT = Path(__file__).parents[2]
 SECRET = "cd" * 32
+SANDBOX_KEY = "ef" * 16
 START_S = 20.0
 STOP_S = 10.0
 
@@ -50,7 +52,8 @@ class Shop:
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | {"ONDA_SECRET": SECRET, "PYTHONUNBUFFERED": "1"},
+            env=os.environ
+            | {"ONDA_SECRET": SECRET, "ONDA_SANDBOX_KEY": SANDBOX_KEY, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -86,15 +89,32 @@ class Shop:
         payload = {"sub": sub, "role": role, "jti": uuid.uuid4().hex, "iat": now, "exp": now + 3600, **claims}
         return jwt.encode(payload, SECRET, algorithm="HS256")
 
-    def board(self, sub: str = "kim") -> str:
-        """Return the address of the board, with an owner's token."""
-        return f"{self.url}/board/demo?token={self.token('owner', sub, store='demo')}"
+    def board(self, sub: str = "kim", store: str = "demo", role: str = "owner") -> str:
+        """Return the address of a board, with an owner's token."""
+        return f"{self.url}/board/{store}?token={self.token(role, sub, store=store)}"
 
-    def table(self, table: str) -> str:
+    def table(self, table: str, store: str = "demo") -> str:
         """Return the address of a table's page, with its token."""
-        return (
-            f"{self.url}/t/demo/{table}?token={self.token('table', f't{table}', store='demo', table=table)}"
+        token = self.token("table", f"t{table}", store=store, table=table)
+        return f"{self.url}/t/{store}/{table}?token={token}"
+
+    def user(self, user: str) -> str:
+        """Return the address of a customer's page, with their token."""
+        return f"{self.url}/u/{user}?token={self.token('user', user)}"
+
+    def ops(self) -> str:
+        """Return the address of the operators' page, with a service's token."""
+        return f"{self.url}/ops?token={self.token('service', 'ops')}"
+
+    def fault(self, gateway: str, fault: str, verb: str = "charge") -> None:
+        """Switch a fault of the sandbox on (`""`: off); `gateway` is an address of it."""
+        parts = urlsplit(gateway)
+        answer = self._http.put(
+            f"{parts.scheme}://{parts.netloc}/v1/faults",
+            json={"fault": fault, "verb": verb},
+            headers={"Authorization": f"Bearer {SANDBOX_KEY}"},
         )
+        assert answer.status_code == 200, answer.text
 
     def do(self, path: str, **fields: Any) -> dict[str, Any]:
         """Send a command as a service and return its result."""
