@@ -19,6 +19,9 @@ from engine.domain.store.menu import AdjustStock, PutProduct, SetSoldOut
 from engine.domain.store.orders import CreateOrder, Destination, Wish
 from engine.domain.store.payments import ApprovePayment, PreparePayment
 from engine.domain.store.reconciling import QueryPayment, ResolvePayment
+from engine.domain.store.refunds import RefundPayment
+from engine.domain.store.repaying import ResolveRefund
+from engine.domain.store.settling import SettleOrder, SettleTable, TillPart
 from engine.domain.store.shop import CloseStore, ConfigureStore, OpenStore, PauseOrders, ResumeOrders
 from engine.domain.table.calls import AnswerCall, CallStaff
 from engine.domain.table.cart import AddToCart, ChangeQuantity, RemoveFromCart, SubmitCart
@@ -59,14 +62,19 @@ __all__ = [
     "PutProduct",
     "QueryPayment",
     "RecallOrder",
+    "RefundPayment",
     "RejectOrder",
     "RemoveFromCart",
     "ResolvePayment",
+    "ResolveRefund",
     "ResumeOrders",
     "ScheduleCampaign",
     "SetSoldOut",
+    "SettleOrder",
+    "SettleTable",
     "StartCooking",
     "SubmitCart",
+    "TillPart",
     "UnfollowStore",
     "Wish",
 ]

@@ -23,6 +23,8 @@ OPEN = frozenset({REQUESTED, UNKNOWN, MANUAL_REVIEW})
 
 QUEUED, DONE, FAILED = "QUEUED", "DONE", "FAILED"
 """Statuses of a refund, beside REQUESTED, UNKNOWN and MANUAL_REVIEW."""
+GIVING_BACK = OPEN | {QUEUED}
+"""A refund that has not come to its end."""
 SUCCEEDED = "SUCCEEDED"
 """Status of an attempt, beside REQUESTED, FAILED, UNKNOWN and MANUAL_REVIEW."""
 
@@ -37,11 +39,15 @@ Verdict = Literal["APPROVED", "DECLINED", "UNKNOWN"]
 
 
 class Share(Struct, frozen=True, gc=False):
-    """How much of a payment is for which order; `lines` are those that it pays for, if it was split so."""
+    """How much of a payment or refund is for which order, and its tax; `lines` are those that it pays for,
+    if it was split so.
+    """
 
     order: str
     amount: int
     lines: tuple[str, ...] = ()
+    tax_free: int = 0
+    vat: int = 0
 
 
 class Checkout(Struct, frozen=True, gc=False):
@@ -71,7 +77,8 @@ class Attempt(Struct, frozen=True, gc=False):
 
 class Refund(Struct, frozen=True, gc=False):
     """Money on its way back. `refund` is also its idempotency key at the gateway. `void`: a charge that no
-    order stands behind is cancelled; it is not part of what was captured.
+    order stands behind is cancelled; it is not part of what was captured. `shares`: of a payment that has
+    shares, how much goes back for which order.
     """
 
     refund: str
@@ -90,6 +97,7 @@ class Refund(Struct, frozen=True, gc=False):
     message: str = ""
     tries: int = 0
     next_try_at: str | None = None
+    shares: tuple[Share, ...] = ()
 
 
 class Payment(Struct, frozen=True, gc=False):

@@ -19,15 +19,16 @@ from tests.harness_domain import event_types
 COMMANDS = [(kind, command) for kind, domain in DOMAINS.items() for command in members(domain.Command)]
 
 ROLES = {
-    "owner": "ConfigureStore PutProduct ResolvePayment CreateCoupon ScheduleCampaign CancelCampaign",
+    "owner": "RefundPayment ResolveRefund "
+    "ConfigureStore PutProduct ResolvePayment CreateCoupon ScheduleCampaign CancelCampaign",
     "owner staff": "OpenStore CloseStore PauseOrders ResumeOrders SetSoldOut AdjustStock AcceptOrder "
     "RejectOrder StartCooking MarkItemReady MarkReady MarkServed RecallOrder CancelLine AnswerCall "
-    "CloseTable QueryPayment",
+    "CloseTable QueryPayment SettleTable SettleOrder",
     "owner staff table": "OpenTable AddToCart ChangeQuantity RemoveFromCart SubmitCart CallStaff",
     "owner staff user": "FollowStore UnfollowStore",
     "owner staff table user": "PreparePayment ApprovePayment CreateOrder CancelOrder IssueCoupon",
     "service": "Notify",
-    "": "ExpireHolds ConfirmStock NoteCheckout SettleApproval ReconcilePayments "
+    "": "SettleRefund RetryRefunds ExpireHolds ConfirmStock NoteCheckout SettleApproval ReconcilePayments "
     "RetireCoupons TurnCampaigns RecordCoupon RecordCouponUse ShowOffers "
     "TakeCart ArchiveOrders NoteTable NoteCall ReturnCart ShowMenu RecordOrder RecordChange",
 }

@@ -34,6 +34,7 @@ from engine.domain.table.sitting import CloseTable, OpenTable
 from engine.domain.times import to_ms, to_text
 from engine.domain.user import Notify
 from tests.domain.shop_given import EXTRA, SIZE
+from tests.golden.giving_back import give_back, settle_bills
 from tests.golden.paying import pay_first
 from tests.harness_domain import NOW_MS, World
 
@@ -109,6 +110,8 @@ def evening() -> dict[str, Any]:
         world.ask(stream, command)
         world.settle()
     pay_first(world)
+    give_back(world)
+    settle_bills(world)
     found: dict[str, Any] = {}
     for name, stream in world.streams.items():
         for event in stream.events:

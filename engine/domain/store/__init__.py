@@ -23,6 +23,9 @@ from engine.domain.store import (
     orders,
     payments,
     reconciling,
+    refunds,
+    repaying,
+    settling,
     shop,
     tables,
 )
@@ -57,6 +60,9 @@ Command = (
     | payments.Command
     | approvals.Command
     | reconciling.Command
+    | refunds.Command
+    | repaying.Command
+    | settling.Command
 )
 Event = (
     shop.Event
@@ -73,16 +79,22 @@ Event = (
     | payments.Event
     | approvals.Event
     | reconciling.Event
+    | refunds.Event
+    | repaying.Event
+    | settling.Event
 )
 
 _CONCEPTS = (
     *(shop, menu, orders, kitchen, cancelling, closing, tables, coupons, campaigns, following),
-    *(holds, payments, approvals, reconciling),
+    *(holds, payments, approvals, reconciling, refunds, repaying, settling),
 )
 _DECIDE = by_type(_CONCEPTS, "Command", "decide")
 _EVOLVE = by_type(_CONCEPTS, "Event", "evolve")
 _TOUCHED = by_type(_CONCEPTS, "Event", "touched")
-_DEADLINES = (closing.deadline, coupons.deadline, campaigns.deadline, holds.deadline, reconciling.deadline)
+_DEADLINES = (
+    *(closing.deadline, coupons.deadline, campaigns.deadline),
+    *(holds.deadline, reconciling.deadline, repaying.deadline),
+)
 """Each says when its part of the state next wants to be woken, and with which command."""
 
 
@@ -124,6 +136,12 @@ def answer(state: State, command: Command, events: list[contract.Event]) -> dict
         return payments.answer(state, command)
     if isinstance(command, reconciling.Command):
         return reconciling.answer(state, command)
+    if isinstance(command, refunds.Command):
+        return refunds.answer(state, command, events)
+    if isinstance(command, repaying.Command):
+        return repaying.answer(state, command)
+    if isinstance(command, settling.Command):
+        return settling.answer(state, command, events)
     if isinstance(command, coupons.Command):
         return coupons.answer(state, command, events)
     if isinstance(command, campaigns.Command):

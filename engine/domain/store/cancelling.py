@@ -1,4 +1,8 @@
-"""Orders and lines that will not be: rejected by the shop or cancelled, and their stock given back once."""
+"""Orders and lines that will not be: rejected by the shop or cancelled, and their stock given back once.
+
+What was paid for them goes back in the same commit. While a payment is under way nobody can take the order
+back: its outcome comes first.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,25 @@ from engine.domain.fields import Reason, Ref
 from engine.domain.order import (
     CANCELLED,
     COOKING,
+    EXPIRED,
     PLACED,
     READY,
     REJECTED,
     SERVED,
+    UNPAID,
     WAITING,
     Order,
     OrderChange,
     OrderEvent,
+    priced,
 )
-from engine.domain.store import stock
+from engine.domain.payment import OPEN
+from engine.domain.store import coupons, holds, refunds, stock
 from engine.domain.store.closing import known_order, left_behind, settle
 from engine.domain.store.kitchen import OrderReady
 from engine.domain.store.state import State
 from engine.domain.store.stock import StockChange
+from engine.domain.tax import Split
 from engine.errors import Rejected
 
 
@@ -36,7 +45,9 @@ class RejectOrder(contract.Command, frozen=True):
 
 
 class CancelOrder(contract.Command, frozen=True):
-    """Take back the `order` and say the `reason`: guests until it is accepted, staff until it is served."""
+    """Take back the `order` and say the `reason`: guests until it is accepted, staff until it is served. What
+    was paid for it goes back.
+    """
 
     allowed: ClassVar = frozenset({"table", "user", "staff", "owner"})
     order: Ref
@@ -44,7 +55,9 @@ class CancelOrder(contract.Command, frozen=True):
 
 
 class CancelLine(contract.Command, frozen=True):
-    """Take one `line` out of the `order` and say the `reason`; with its last line the order goes too."""
+    """Take one `line` out of the `order` and say the `reason`; with its last line the order goes too. What
+    was paid for it goes back.
+    """
 
     allowed: ClassVar = STAFF
     order: Ref
@@ -53,20 +66,26 @@ class CancelLine(contract.Command, frozen=True):
 
 
 class OrderRejected(OrderEvent, frozen=True, kw_only=True):
-    """The shop turned the order down. `stock` is what came back."""
+    """The shop turned the order down. `stock` is what came back, `payment` one that nobody can approve any
+    more.
+    """
 
     reason: str
     stock: tuple[StockChange, ...] = ()
+    payment: str | None = None
 
     def change(self) -> OrderChange:
         return OrderChange(self.order, self.at, REJECTED, self.reason)
 
 
 class OrderCancelled(OrderEvent, frozen=True, kw_only=True):
-    """The order was taken back. `stock` is what came back."""
+    """The order was taken back. `stock` is what came back, `payment` one that nobody can approve any
+    more.
+    """
 
     reason: str
     stock: tuple[StockChange, ...] = ()
+    payment: str | None = None
 
     def change(self) -> OrderChange:
         return OrderChange(self.order, self.at, CANCELLED, self.reason)
@@ -91,24 +110,21 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
     """Return what is taken back; `[]` when it is already.
 
     Raises:
-        Rejected: `unknown_order`, `unknown_line`, `wrong_status`, `too_late`, `forbidden`.
+        Rejected: `unknown_order`, `unknown_line`, `wrong_status`, `too_late`, `forbidden`,
+            `payment_in_progress`.
     """
     order = known_order(state, command.order)
     match command:
         case RejectOrder(reason=reason):
             if order.status == REJECTED:
                 return []
-            if order.status != PLACED:
+            if order.status not in UNPAID | {PLACED}:
                 raise Rejected("wrong_status", f"Order {order.order} is {order.status}: cancel it instead")
-            back = stock.give_back(state, order.order)
-            event = OrderRejected(*_facts(order, context), reason=reason, stock=back)
-            return [event, *stock.announce_crossing(state, back), *left_behind(state)]
+            return _ended(state, order, OrderRejected, reason, context)
         case CancelOrder(reason=reason):
             if not _may_cancel(order, context):
                 return []
-            back = stock.give_back(state, order.order)
-            cancelled = OrderCancelled(*_facts(order, context), reason=reason, stock=back)
-            return [cancelled, *stock.announce_crossing(state, back), *left_behind(state)]
+            return _ended(state, order, OrderCancelled, reason, context)
         case CancelLine():
             return _cancel_line(state, order, command, context)
         case _:
@@ -118,20 +134,48 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
 def evolve(state: State, event: Event) -> None:
     """Close the order or its line."""
     stock.apply(state, event.stock)
-    if isinstance(event, LineCancelled) and (order := state.orders.get(event.order)) is not None:
+    if not isinstance(event, LineCancelled):
+        holds.let_go(state, event.order)
+        holds.drop_payment(state, event.payment)
+    elif (order := state.orders.get(event.order)) is not None:
         for line in order.lines:
             if line.line == event.line:
-                stock.let_go(state, event.order, line.product, line.quantity)
+                holds.let_go(state, event.order, {line.product: line.quantity})
     settle(state, event, event.change())
 
 
 def touched(event: Event) -> list[tuple[str, str]]:
-    """The order, and the products whose count it changed."""
-    return [("orders", event.order), *(("products", change.product) for change in event.stock)]
+    """The order, the payment that goes with it, and the products whose count it changed."""
+    entities = [("orders", event.order), *(("products", change.product) for change in event.stock)]
+    if not isinstance(event, LineCancelled) and event.payment is not None:
+        entities.append(("payments", event.payment))
+    return entities
 
 
 def _facts(order: Order, context: Context) -> tuple[str, str, str | None, str | None]:
     return order.order, context.now, order.table, order.user
+
+
+def _ended(
+    state: State,
+    order: Order,
+    kind: type[OrderRejected | OrderCancelled],
+    reason: str,
+    context: Context,
+) -> list[contract.Event]:
+    """Return the end of a whole order: its stock, coupon and money go back."""
+    newest = state.payments.get(order.payment.payment) if order.payment is not None else None
+    if newest is not None and newest.status in OPEN:
+        raise Rejected("payment_in_progress", "A payment of this order is under way: wait for its outcome")
+    back = holds.released(state, order)
+    pending = holds.pending_payment(state, order)
+    return [
+        kind(*_facts(order, context), reason=reason, stock=back, payment=pending),
+        *stock.announce_crossing(state, back),
+        *coupons.returned_events(state, order, context),
+        *refunds.refunds_for(state, order, Split(0, 0), reason, context),
+        *left_behind(state),
+    ]
 
 
 def _may_cancel(order: Order, context: Context) -> bool:
@@ -142,9 +186,9 @@ def _may_cancel(order: Order, context: Context) -> bool:
         raise Rejected("forbidden", "Only an order of one's own can be cancelled")
     if order.status == CANCELLED:
         return False
-    if order.status == REJECTED:
-        raise Rejected("wrong_status", f"Order {order.order} was rejected")
-    if role in ("table", "user") and order.status != PLACED:
+    if order.status in (REJECTED, EXPIRED):
+        raise Rejected("wrong_status", f"Order {order.order} is {order.status} already")
+    if role in ("table", "user") and order.status not in UNPAID | {PLACED}:
         raise Rejected("too_late", "The kitchen has this order already: please ask the staff")
     if order.status == SERVED:
         raise Rejected("wrong_status", f"Order {order.order} is served: recall it first")
@@ -157,17 +201,24 @@ def _cancel_line(state: State, order: Order, command: CancelLine, context: Conte
         raise Rejected("unknown_line", f"Order {order.order} has no line {command.line}")
     if line.status == CANCELLED or order.status == CANCELLED:
         return []
-    if order.status in (REJECTED, SERVED):
+    if order.status in (REJECTED, EXPIRED, SERVED):
         raise Rejected("wrong_status", f"Order {order.order} is {order.status}")
+    if order.status in UNPAID:
+        raise Rejected("wrong_status", f"Order {order.order} is about to be paid as it is: cancel all of it")
     facts = _facts(order, context)
-    back = stock.give_back(state, order.order, {line.product: line.quantity})
+    back = holds.released(state, order, {line.product: line.quantity})
     events: list[contract.Event] = [
         LineCancelled(*facts, line=line.line, reason=command.reason, stock=back),
         *stock.announce_crossing(state, back),
     ]
-    rest = {other.status for other in order.lines if other is not line}
+    others = tuple(other for other in order.lines if other is not line)
+    rest = {other.status for other in others}
+    left = priced(others, order.discount)
+    paid_back = refunds.refunds_for(state, order, left, command.reason, context, line.line)
     if WAITING not in rest and READY not in rest:
-        events += [OrderCancelled(*facts, reason=command.reason), *left_behind(state)]
-    elif WAITING not in rest and order.status == COOKING:
+        events.append(OrderCancelled(*facts, reason=command.reason))
+        events += coupons.returned_events(state, order, context)
+        return [*events, *paid_back, *left_behind(state)]
+    if WAITING not in rest and order.status == COOKING:
         events.append(OrderReady(*facts))
-    return events
+    return [*events, *paid_back]

@@ -16,6 +16,7 @@ from engine.domain.fields import Id, Label, Name, Note, Quantity, Ref, TableId
 from engine.domain.order import CREATED, PLACED, Order, OrderChange, OrderLine, Shipping, changed
 from engine.domain.product import CHOSEN_MAX, extra_price
 from engine.domain.store import campaigns, coupons, holds, stock
+from engine.domain.store.closing import seat
 from engine.domain.store.state import SELF, Shop, State
 from engine.domain.store.stock import StockChange
 from engine.domain.tax import Split, discounted, vat_in
@@ -171,6 +172,8 @@ def evolve(state: State, event: Event) -> None:
         case OrderCreated():
             order = event.order
             state.orders[order] = event.as_order()
+            if event.table is not None:
+                seat(state, event.table, order, event.sitting)
             if event.number > state.number:
                 state.number = event.number
             if event.stock:

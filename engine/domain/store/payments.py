@@ -31,7 +31,7 @@ from engine.domain.payment import (
     Payment,
 )
 from engine.domain.store import coupons, holds, stock
-from engine.domain.store.closing import known_order, settle
+from engine.domain.store.closing import known_order, note_payment, settle
 from engine.domain.store.gateway import ApprovalRequested, NoteCheckout, PaymentPrepared
 from engine.domain.store.holds import OrderRevived
 from engine.domain.store.state import State
@@ -124,6 +124,7 @@ def evolve(state: State, event: Event) -> None:
         case PaymentPrepared():
             holds.drop_payment(state, event.replaces)
             state.payments[event.payment] = _payment(event)
+            note_payment(state, event.order, event.payment)
         case CheckoutOpened(url=url, ref=ref):
             if payment is not None:
                 state.payments[event.payment] = replace(payment, checkout=Checkout(url, ref))

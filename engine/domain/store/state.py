@@ -138,12 +138,15 @@ class State(Struct):
         back, by product: gone once it cooks. closed: closed orders that can still be recalled, oldest first,
         and when they closed (ms). archived: ids of orders that have left, oldest first, so that they are not
         taken again soon. holds: stock kept for unpaid orders, and expiries: when that ends. queries: when the
-        gateway is asked after which payment. kept: payments whose orders have left. issues: who has which
-        coupon, by coupon. coupon_ends: when coupons leave (ms), soonest first. priced: prices of open
-        campaigns, by product and campaign. campaign_due: when campaigns open or close next (ms), soonest
-        first. followers: users to tell, by the number under which they came; follows: the newest of these.
-        telling: open campaigns of which followers are still being told, and up to which number they have
-        been.
+        gateway is asked after which payment. staying: closed orders that stay for the sake of money, and when
+        they closed (ms). payments_of: the payments of each order. bills: by table the orders that were made
+        there, each with the number of its party (0: the table was closed). retries: when which payment's
+        refund is tried again. kept: payments whose orders have left; kept_until: when these are forgotten, or
+        when one that came back into view leaves it. issues: who has which coupon, by coupon. coupon_ends:
+        when coupons leave (ms), soonest first. priced: prices of open campaigns, by product and campaign.
+        campaign_due: when campaigns open or close next (ms), soonest first. followers: users to tell, by
+        the number under which they came; follows: the newest of these. telling: open campaigns of which
+        followers are still being told, and up to which number they have been.
     """
 
     shop: dict[str, Shop] = {}
@@ -162,7 +165,12 @@ class State(Struct):
     holds: dict[str, Hold] = {}
     expiries: Schedule = msgspec.field(default_factory=Schedule)
     queries: Schedule = msgspec.field(default_factory=Schedule)
+    staying: dict[str, int] = {}
+    payments_of: dict[str, tuple[str, ...]] = {}
+    bills: dict[str, dict[str, int]] = {}
+    retries: Schedule = msgspec.field(default_factory=Schedule)
     kept: dict[str, Payment] = {}
+    kept_until: Schedule = msgspec.field(default_factory=Schedule)
     issues: dict[str, Issues] = {}
     coupon_ends: dict[str, int] = {}
     priced: dict[str, dict[str, Special]] = {}

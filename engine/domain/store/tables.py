@@ -9,6 +9,7 @@ from typing import assert_never
 
 from engine.domain import contract
 from engine.domain.contract import Context
+from engine.domain.store import closing
 from engine.domain.store.announce import MenuAnnounced, announce_all
 from engine.domain.store.state import RingingCall, SeenTable, State
 
@@ -85,6 +86,7 @@ def evolve(state: State, event: Event) -> None:
                 state.sittings[table] = event.sitting
             else:
                 state.sittings.pop(table, None)
+            closing.change_party(state, table, state.sittings.get(table))
             state.tables[table] = SeenTable(table, event.open, event.guests, event.opened_at)
             for call in event.calls:
                 state.calls.pop(f"{table}/{call}", None)
