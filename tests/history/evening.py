@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import trio
 from sqlalchemy import create_engine, select
 
 from engine import Node
 from engine.config import Config
+from engine.domain.payment import Checkout
+from engine.domain.store.campaigns import ScheduleCampaign
 from engine.domain.store.cancelling import CancelLine, CancelOrder, RejectOrder
+from engine.domain.store.coupons import CreateCoupon, IssueCoupon
+from engine.domain.store.gateway import ApprovalRequested, PaymentPrepared, QueryRequested, RefundSent
 from engine.domain.store.kitchen import MarkReady, MarkServed
 from engine.domain.store.menu import AdjustStock, PutProduct
 from engine.domain.store.orders import CreateOrder, Destination, Wish
+from engine.domain.store.payments import ApprovePayment, PreparePayment
+from engine.domain.store.refunds import RefundPayment
+from engine.domain.store.shop import ConfigureStore, OpenStore
 from engine.domain.table.cart import AddToCart, SubmitCart
 from engine.domain.table.sitting import CloseTable, OpenTable
 from engine.history import tables
 from engine.history.database import database_url
+from engine.payments.contract import Approved, Declined, Result, Unknown
 from tests.engine.shop import OWNER, STORE, make_shop, state_of
 from tests.engine.shop import config as engine_config
 
@@ -62,6 +71,64 @@ async def spend(node: Node) -> None:
         await node.ask(STORE, MarkServed(order=name), by=OWNER)
     await settled(node)
     await node.ask("table:s1/3", CloseTable(), by=OWNER)
+    await settled(node)
+
+
+class Bank:
+    """A gateway that does what it is told: refs that begin with `no` are declined."""
+
+    name = "sandbox"
+
+    async def open(self, prepared: PaymentPrepared, store: str) -> Checkout | None:
+        return Checkout("https://pay.test/1", "t-1")
+
+    async def approve(self, requested: ApprovalRequested, store: str) -> Result:
+        if requested.ref.startswith("no"):
+            return Declined("no_money", "\0 not today")
+        return Approved(requested.amount, "c-" + requested.payment[-4:])
+
+    async def query(self, asked: QueryRequested, store: str) -> Result:
+        return Unknown("nothing")
+
+    async def cancel(self, sent: RefundSent, store: str, *, again: bool) -> Result:
+        return Approved(sent.amount, sent.charge)
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+PREPAID = "store:s3"
+
+
+async def pay_first(node: Node) -> None:
+    """A shop where guests pay first: paid, declined, given back, held and gone; a coupon and a campaign."""
+    await node.ask(PREPAID, ConfigureStore(name="Paid", payment_mode="prepay", hold_seconds=600), by=OWNER)
+    for product, tax_free in (("ramen", False), ("rice", True)):
+        put = PutProduct(product=product, name=product, price=5000, stock=50, tax_free=tax_free)
+        await node.ask(PREPAID, put, by=OWNER)
+    await node.ask(PREPAID, OpenStore(), by=OWNER)
+    await node.ask(PREPAID, CreateCoupon(coupon="ten", name="Ten", discount=1000, stock=5), by=OWNER)
+    await node.ask(PREPAID, IssueCoupon(coupon="ten", user="u1"), by=USER)
+    party = ScheduleCampaign(campaign="happy", name="Happy", opens_at="2099-01-01T00:00:00.000Z")
+    await node.ask(PREPAID, party, by=OWNER)
+    for name, ref, coupon in (("p-a", "yes", "ten"), ("p-b", "no", None), ("p-c", "yes", None)):
+        order = CreateOrder(wishes(ramen=3, rice=2), order=name, user="u1", coupon=coupon)
+        await node.ask(PREPAID, order, by=USER)
+        total = 24_000 if coupon else 25_000
+        asked = PreparePayment(order=name, amount=total, payer="u1", method="sandbox")
+        prepared = await node.ask(PREPAID, asked, by=USER)
+        payment = msgspec.json.decode(prepared.result)["payment"]
+        approve = ApprovePayment(order=name, payment=payment, provider_ref=ref)
+        await node.ask(PREPAID, approve, by=USER)
+        await settled(node, history=False)
+        if name == "p-a":
+            part = RefundPayment(payment=payment, amount=7_777, reason="cold \0")
+            await node.ask(PREPAID, part, by=OWNER)
+    await settled(node, history=False)
+    await node.ask(PREPAID, CancelOrder(order="p-c", reason="closed"), by=OWNER)
+    await node.ask(PREPAID, CreateOrder(wishes(ramen=1), order="p-d", user="u1"), by=USER)
+    await node.ask(PREPAID, CancelOrder(order="p-d", reason="no"), by=USER)
+    await node.ask(PREPAID, CreateOrder(wishes(ramen=1), order="p-e", user="u1"), by=USER)
     await settled(node)
 
 

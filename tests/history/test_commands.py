@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import httpx
 
+from tests.history.evening import dump
 from tests.web.process import onda, serving
 from tests.web.site import token
 
@@ -66,3 +68,27 @@ def test_settings_are_shown_without_passwords() -> None:
         assert "***" in line
         assert "hush" not in line
         assert "sh@" not in line
+
+
+def test_a_killed_server_leaves_a_history_without_holes_or_doubles(tmp_path: Path) -> None:
+    """Killed in the middle, three times; afterwards it is what the log says, row by row."""
+    data, copy = tmp_path / "data", f"sqlite:///{tmp_path}/copy.db"
+    headers = {"authorization": f"Bearer {token('service')}"}
+    for life in range(4):
+        with serving(data) as server, httpx.Client(base_url=server.url, headers=headers) as client:
+            for number in range(60):
+                lines = [{"product": "gimbap", "quantity": 1}]
+                order = {"order": f"o-{life}-{number}", "lines": lines, "user": "u1"}
+                assert client.post("/v1/stores/demo/create-order", json=order).status_code == 200
+            if life == 3:
+                while client.get("/v1/history/store:demo", params={"limit": 1}).json()["lag"]:
+                    time.sleep(0.05)
+                assert server.stop() == 0
+            else:
+                server.popen.kill()
+                server.wait()
+    made = onda("history", "--rebuild", "--db", copy, "--data", str(data))
+    assert made.returncode == 0, made.stderr
+    kept, rebuilt = dump(f"sqlite:///{data}/history.db"), dump(copy)
+    assert len(kept["events"]) > 480
+    assert rebuilt == kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,9 @@ from engine import open_node
 from engine.errors import ConfigError
 from engine.history.database import Database, database_url
 from engine.history.rebuild import rebuild
+from engine.payments import Gateways
 from tests.engine.shop import OWNER, STORE, order, state_of
-from tests.history.evening import config, dump, names, settled, spend
+from tests.history.evening import PREPAID, Bank, config, dump, names, pay_first, settled, spend
 
 
 async def test_what_is_kept_is_what_is_rebuilt_and_it_sums_to_the_ledger(
@@ -21,14 +23,15 @@ async def test_what_is_kept_is_what_is_rebuilt_and_it_sums_to_the_ledger(
 ) -> None:
     """Row by row; through a restart in the middle; and the audit of each product ends at its count."""
     data, live, again = str(tmp_path / "data"), new_database(), new_database()
-    async with open_node(config(data, live)) as node:
+    bank = Gateways({"sandbox": Bank()})
+    async with open_node(config(data, live), gateways=bank) as node:
         await spend(node)
+        await pay_first(node)
         head = node.log.head
-    async with open_node(config(data, live)) as node:
+    async with open_node(config(data, live), gateways=bank) as node:
         await node.ask(STORE, order(order="late"), by=OWNER)
         await settled(node)
-        products = (await state_of(node, STORE))["products"]
-        shown = (await state_of(node, STORE))["orders"]
+        states = {stream[6:]: await state_of(node, stream) for stream in (STORE, "store:s2", PREPAID)}
     kept = dump(live)
     assert [row[0] for row in kept["events"]] == list(range(1, len(kept["events"]) + 1))
     assert len(kept["events"]) > head
@@ -36,23 +39,56 @@ async def test_what_is_kept_is_what_is_rebuilt_and_it_sums_to_the_ledger(
     rebuilt = dump(again)
     for table, rows in kept.items():
         assert rebuilt[table] == rows, table
-    sums: dict[str, int] = defaultdict(int)
+    _check_ledger(kept, states)
+    _check_entities(kept, states)
+    assert len(kept["shipping"]) == 5
+    assert [row[2:4] for row in kept["coupon_issue"]] == [("ten", "u1")]
+    assert [row[1] for row in kept["campaigns"]] == ["happy"]
+
+
+def _check_ledger(kept: dict[str, Any], states: dict[str, Any]) -> None:
+    """Each change begins where the one before ended, and the last ends at what is there."""
+    none = (0, 0, 0, 0)
+    last: dict[tuple[str, str], tuple[int, ...]] = defaultdict(lambda: none)
     for row in names("stock_audit", kept["stock_audit"]):
-        if row["store"] == "s1":
-            assert row["on_hand_before"] == sums[row["product"]], row
-            parts = row["available_after"] + row["held_after"] + row["pinned_after"]
-            assert row["on_hand_after"] == parts
-            sums[row["product"]] = row["on_hand_after"]
-    assert sums == {
-        name: product["stock"] + product["held"] + product["pinned"] for name, product in products.items()
-    }
+        before, after = (
+            tuple(row[f"{what}_{when}"] for what in ("available", "held", "pinned", "on_hand"))
+            for when in ("before", "after")
+        )
+        assert before == last[row["store"], row["product"]], row
+        assert sum(after[:3]) == after[3]
+        last[row["store"], row["product"]] = after
+    for store, state in states.items():
+        for name, product in state["products"].items():
+            counts = (product["stock"] or 0, product["held"], product["pinned"])
+            assert last[store, name][:3] == counts, (store, name)
+    assert any(sum(counts[1:3]) for counts in last.values())
+
+
+def _check_entities(kept: dict[str, Any], states: dict[str, Any]) -> None:
+    """Orders, payments, attempts and refunds are as the shop shows them."""
     orders = {(row["store"], row["order_id"]): row for row in names("orders", kept["orders"])}
-    for name, seen in shown.items():
-        assert orders["s1", name]["status"] == seen["status"]
-        assert orders["s1", name]["total"] == seen["total"]
+    payments = {(row["store"], row["payment"]): row for row in names("payments", kept["payments"])}
+    attempts = {row["attempt"]: row for row in names("payment_attempts", kept["payment_attempts"])}
+    refunds = {row["refund"]: row for row in names("refunds", kept["refunds"])}
+    for store, state in states.items():
+        for name, seen in state["orders"].items():
+            row = orders[store, name]
+            for field in ("status", "number", "total", "paid", "refunded", "discount", "vat", "coupon"):
+                assert row[field] == seen[field], (name, field)
+        for name, seen in state["payments"].items():
+            row = payments[store, name]
+            for field in ("status", "amount", "taxable", "tax_free", "vat", "paid_at", "refunded"):
+                assert row[field] == seen[field], (name, field)
+            if seen["attempt"] is not None:
+                assert attempts[seen["attempt"]["attempt"]]["status"] == seen["attempt"]["status"]
+            for refund in seen["refunds"]:
+                assert refunds[refund["refund"]]["status"] == refund["status"] == "DONE"
+    assert sorted(row["status"] for row in payments.values()) == ["DECLINED", "PAID", "PAID"]
+    assert sorted(row["amount"] for row in refunds.values()) == [7_777, 25_000]
     assert {("s1", "o-a"), ("s1", "O-A"), ("s2", "o-a")} <= set(orders)
     assert orders["s1", "o-a"]["reason"] == "없음 \N{REPLACEMENT CHARACTER}"
-    assert len(kept["shipping"]) == 5
+    assert orders["s3", "p-a"]["discount"] == 1000
 
 
 def _rebuild(data: str, db: str, *, partial: bool = False) -> None:
