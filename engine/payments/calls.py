@@ -8,11 +8,10 @@
 Calls of one payment go one after the other, those of different payments side by side, so many per gateway at
 once; a gateway that is slow holds up nobody but itself.
 
-After a crash a record may come again, and nobody knows whether its call went out. For records from before
-the start that the shop knows the end of nothing is done: a refusal that is durable must not become a charge.
-For the others the gateway is asked first what it knows; only if it knows of no charge the approval is sent,
-under the same idempotency key. A call that fails is never an error of the reaction: it is an `UNKNOWN`,
-which the shop asks about later.
+After a crash a record may come again, and nobody knows whether its call went out. What the shop knows the
+end of by now is left alone: a refusal that is durable must not become a charge. For the rest the gateway is
+asked first what it knows; only if it knows of no charge the approval is sent, under the same idempotency
+key. A call that fails is never an error of the reaction: it is an `UNKNOWN`, which the shop asks about later.
 """
 
 from __future__ import annotations
@@ -247,7 +246,7 @@ def _waits(state: Any, record: Committed) -> bool:
         return False
     match event:
         case ApprovalRequested(attempt=attempt):
-            return payment.status == REQUESTED and payment.attempt.attempt == attempt
+            return bool(payment.status == REQUESTED and payment.attempt.attempt == attempt)
         case RefundSent(refund=name, number=number):
             refund = next((refund for refund in payment.refunds if refund.refund == name), None)
             return refund is not None and (refund.status, refund.tries) == (REQUESTED, number)
