@@ -31,6 +31,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how often the server is restarted behind a bad network (ONDA_RESTARTS; 20 for the long run)",
     )
     chaos.addoption(
+        "--money-seeds",
+        type=int,
+        default=int(environ.get("ONDA_MONEY_SEEDS", "8")),
+        help="how many seeds of tests/simulation/test_money.py (ONDA_MONEY_SEEDS; 1000 for the long run)",
+    )
+    chaos.addoption(
+        "--flash-full",
+        action="store_true",
+        default=bool(environ.get("ONDA_FLASH_FULL")),
+        help="flash sales of 5,000 requests by 2,000 people (ONDA_FLASH_FULL=1)",
+    )
+    chaos.addoption(
         "--seed",
         type=int,
         default=int(environ["ONDA_SEED"]) if "ONDA_SEED" in environ else None,

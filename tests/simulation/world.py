@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, NamedTuple
 
 import msgspec
@@ -52,13 +52,19 @@ class Acked(NamedTuple):
 
 
 class SimulatedLog(KeptLog):
-    """Also refuses at random, remembers all that was ever durable, and can end with its process."""
+    """Also refuses at random, remembers all that was ever durable, and can end with its process.
+
+    Attributes:
+        history: all entries; `appends` are the lengths that it had after each append.
+    """
 
     def __init__(self, chance: random.Random) -> None:
         super().__init__()
         self._chance = chance
         self._dead = False
         self.refusing = 0.0
+        self.crashes = 0
+        self.appends: list[int] = []
         self.history: list[Entry] = []
         self.heads: dict[str, int] = {}
 
@@ -77,6 +83,7 @@ class SimulatedLog(KeptLog):
             self._commit(append.entries)
         self._held = []
         self._dead = True
+        self.crashes += 1
 
     def reopen(self) -> None:
         super().reopen()
@@ -86,6 +93,7 @@ class SimulatedLog(KeptLog):
         for entry in entries:
             self.history.append(entry)
             self.heads[entry.stream] = entry.version
+        self.appends.append(len(self.history))
         return super()._commit(entries)
 
 
@@ -133,13 +141,17 @@ class Screen:
 class World:
     """Everything around the node; `engine.opening._open_disk` has to be `open_disk`."""
 
+    streams: tuple[str, ...] = STREAMS
+    patience_s = 0.02
+    """Clients try again after so long at most."""
+
     def __init__(self, seed: int, folder: str) -> None:
         self.chance = chance = random.Random(seed)
         self.log = SimulatedLog(chance)
         self.clock = ManualClock()
         self.acked: list[Acked] = []
         self.read: list[tuple[str, Snapshot]] = []
-        self.screens = [Screen(stream) for stream in STREAMS]
+        self.screens = [Screen(stream) for stream in self.streams]
         self.settings = config(
             mailbox_max=chance.choice((4, 64)),
             batch_max=chance.choice((1, 3, 64)),
@@ -164,6 +176,10 @@ class World:
         stack.push_async_callback(checkpoint.close)
         return checkpoint, self.log
 
+    def open_node(self) -> AbstractAsyncContextManager[Node]:
+        """Begin a life."""
+        return open_node(self.settings, clock=self.clock)
+
     async def wait_node(self) -> Node:
         while self._node is None:
             await self._up.wait()
@@ -185,7 +201,7 @@ class World:
 
     async def _live(self, clients: trio.Nursery, steps: int) -> None:
         chance, log = self.chance, self.log
-        async with open_node(self.settings, clock=self.clock) as node:
+        async with self.open_node() as node:
             self._begin(node)
             async with trio.open_nursery() as operators:
                 for _ in range(chance.randint(1, 2 * steps)):
@@ -200,18 +216,22 @@ class World:
 
     async def _rest(self, clients: trio.Nursery) -> Node:
         """Let everything be answered and followed up, and everybody see it."""
-        async with open_node(self.settings, clock=self.clock) as node:
+        async with self.open_node() as node:
             self._begin(node)
-            while clients.child_tasks or self._lag(node):
-                await trio.sleep(0.01)
+            await self._settle(clients, node)
             for screen in self.screens:
                 while screen.cursor is None or screen.cursor.version < self.log.heads.get(screen.stream, 0):
                     await trio.sleep(0.01)
             assert not node.parked()
-            for stream in STREAMS:
+            for stream in self.streams:
                 self.read.append((stream, await node.read(stream)))
             self._node = None
         return node
+
+    async def _settle(self, clients: trio.Nursery, node: Node) -> None:
+        """Wait until nobody waits for an answer, and all that follows has followed."""
+        while clients.child_tasks or self._lag(node):
+            await trio.sleep(0.01)
 
     def _lag(self, node: Node) -> int:
         lag: int = node.statistics()["reaction_lag"]
@@ -238,7 +258,7 @@ class World:
             case 5:
                 operators.start_soon(self._upkeep, node)
             case 6 | 7:
-                clients.start_soon(self._look, node, chance.choice(STREAMS))
+                clients.start_soon(self._look, node, chance.choice(self.streams))
             case 8 | 9:
                 await trio.sleep(chance.random() / 20)
             case _:
@@ -299,15 +319,15 @@ class World:
             case _:
                 return f"table:{store}/{CLOSING}", CloseTable(), OWNER
 
-    async def _ask(self, stream: str, command: Command, by: str) -> None:
-        """Ask until there is an answer, and then perhaps again, for the same one."""
+    async def _ask(self, stream: str, command: Command, by: str) -> Answer | None:
+        """Ask until there is an answer, and then perhaps again, for the same one; `None` is a refusal."""
         self._keys += 1
         key = f"k{self._keys}"
         first: Answer | None = None
         for _ in range(self.chance.choice((1, 1, 2, 3))):
             answer = await self._insist(stream, command, by, key)
             if answer is None:
-                return
+                return None
             if first is not None and first.events:
                 same = answer._replace(replayed=False) == first
                 assert same, f"{stream}: {key} has another answer now"
@@ -316,6 +336,7 @@ class World:
                 first = answer._replace(replayed=False)
                 self.acked.append(Acked(stream, by, key, first))
             await trio.sleep(self.chance.random() / 4)
+        return first
 
     async def _insist(self, stream: str, command: Command, by: str, key: str) -> Answer | None:
         while True:
@@ -329,4 +350,4 @@ class World:
             else:
                 assert answer.version <= self.log.heads.get(stream, 0), f"{stream}: acked before durable"
                 return answer
-            await trio.sleep(0.001 + self.chance.random() / 50)
+            await trio.sleep(0.001 + self.chance.random() * self.patience_s)
