@@ -4,7 +4,9 @@ import pytest
 
 from engine.domain import table, user
 from engine.domain.coupon import ISSUED, USED, Discount, HeldCoupon, Offer
-from engine.domain.store.coupons import CreateCoupon, IssueCoupon
+from engine.domain.store.cancelling import CancelLine, CancelOrder, RejectOrder
+from engine.domain.store.coupons import CouponReturned, CreateCoupon, IssueCoupon
+from engine.domain.store.shop import ConfigureStore
 from engine.domain.table.cart import AddToCart, SubmitCart
 from engine.domain.table.coupons import OffersShown, RecordCoupon, RecordCouponUse, ShowOffers
 from engine.domain.table.sitting import CloseTable, OpenTable
@@ -88,3 +90,52 @@ def test_from_the_shop_to_table_and_user(twice):
     world.settle()
     (line,) = world[TABLE].visible()["cart"].values()
     assert line["refused"]["code"] == "coupon_used"
+
+
+@pytest.mark.parametrize(
+    "death",
+    [
+        RejectOrder("o1", "재료가 떨어졌어요"),
+        CancelOrder("o1", "마음이 바뀌었어요"),
+        CancelLine("o1", "o1-1", "바닥에 떨어졌어요"),
+        None,
+    ],
+    ids=["rejected", "cancelled", "its last line", "expired"],
+)
+@pytest.mark.parametrize("who", [USER, TABLE])
+def test_it_comes_back_when_the_order_dies(death, who):
+    """However it dies: once, and the holder sees it and can use it again."""
+    world = World(lambda: True)
+    for event in MENU:
+        world[SHOP].evolve(event)
+    world.ask(TABLE, OpenTable(2))
+    world.settle()
+    world.ask(SHOP, CREATE)
+    world.ask(SHOP, IssueCoupon("welcome"), who)
+    if death is None:
+        world.ask(SHOP, ConfigureStore("온다 분식", "prepay", 600))
+    world.ask(SHOP, create(coupon="welcome"), who)
+    world.settle()
+    assert held(world, who) == "used"
+    if death is None:
+        world.now_ms += 600_000
+        death = world[SHOP].domain.deadline(world[SHOP].state)[1]
+    world.ask(SHOP, death)
+    world.settle()
+    assert held(world, who) == "ready"
+    returned = [event for event in world[SHOP].events if isinstance(event, CouponReturned)]
+    assert len(returned) == 1
+    assert world[SHOP].state.coupons["welcome"].redeemed == 0
+    world.ask(SHOP, create(coupon="welcome"), who)
+    assert world[SHOP].state.coupons["welcome"].redeemed == 1
+
+
+def held(world, who):
+    """How the holder sees the coupon."""
+    seen = world[who].visible()["coupons"]
+    if who == TABLE:
+        assert seen["welcome"]["held"]
+        return "used" if seen["welcome"]["used"] else "ready"
+    coupon = seen["s1/welcome"]
+    assert (coupon["status"] == USED) == (coupon["order"] is not None)
+    return "used" if coupon["status"] == USED else "ready"
