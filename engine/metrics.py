@@ -77,6 +77,11 @@ class Metrics:
         )  # done, retried, parked
         self._add_followers(registry)
         self.restarts = Counter("onda_actor_restarts", "Actors rebuilt after a crash", registry=registry)
+        self.deadlines_lost = Counter(
+            "onda_deadlines_lost",
+            "Deadlines that the sweep found over though no timer had",
+            registry=registry,
+        )
         self.checkpoints = Counter("onda_checkpoints", "Checkpoints taken", registry=registry)
         self._gauges = {name: Gauge(f"onda_{name}", text, registry=registry) for name, text in GAUGES.items()}
 

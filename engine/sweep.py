@@ -18,6 +18,7 @@ from engine.checkpoint import Checkpoint
 from engine.clock import Clock
 from engine.errors import ReadOnly
 from engine.log import Log
+from engine.metrics import Metrics
 
 SWEEP_S = 60.0
 LOST_MS = 5_000
@@ -33,6 +34,7 @@ class Host(Protocol):
     clock: Clock
     log: Log
     checkpoint: Checkpoint
+    metrics: Metrics
     actors: dict[str, Actor]
 
     def wake(self, stream: str) -> None: ...
@@ -76,4 +78,5 @@ class Sweep:
         lost = [stream for stream, due_ms in overdue.items() if due_ms < now_ms - LOST_MS]
         if lost and host.log.writable:  # while the disk is full, deadlines wait without any loss
             self.found += len(lost)
+            host.metrics.deadlines_lost.inc(len(lost))
             logger.warning("%d deadlines were over and nothing had woken %s …", len(lost), lost[0])
