@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from engine import open_node
 from engine.errors import ConfigError
 from engine.history.database import Database, database_url
 from engine.history.rebuild import rebuild
+from engine.history.tables import metadata
 from engine.payments import Gateways
 from tests.engine.shop import OWNER, STORE, order, state_of
 from tests.history.evening import PREPAID, Bank, config, dump, names, pay_first, settled, spend
@@ -153,3 +155,20 @@ def test_where_it_is() -> None:
     for wrong in ("oracle://h", "nonsense", "://"):
         with pytest.raises(ConfigError):
             database_url(wrong, "shop")
+
+
+def test_every_table_is_documented() -> None:
+    """docs/history.md has a row for each, and names no column that is not there."""
+    text = (Path(__file__).parents[2] / "docs" / "history.md").read_text()
+    for table in metadata.sorted_tables:
+        row = re.search(rf"^\| `{table.name}` \|.*\|(.*)\|$", text, re.MULTILINE)
+        assert row is not None, table.name
+        named = set(re.findall(r"`([a-z_]+)`", row[1])) - {
+            "_before",
+            "_after",
+            "available",
+            "held",
+            "pinned",
+            "on_hand",
+        }
+        assert named <= {column.name for column in table.columns}, table.name
