@@ -39,7 +39,12 @@ def read_time(text: str | None) -> str | None:
     Raises:
         Rejected: `time_invalid`.
     """
+    if text is None:
+        return None
     try:
-        return None if text is None else to_text(to_ms(text))
-    except (ValueError, OverflowError):
-        raise Rejected("time_invalid", f"{text} is no time: write 2026-11-20T18:15:30.000Z") from None
+        ms = to_ms(text)
+    except ValueError:
+        ms = -1
+    if ms < 0:
+        raise Rejected("time_invalid", f"{text} is no time since 1970: write 2026-11-20T18:15:30.000Z")
+    return to_text(ms)

@@ -85,6 +85,8 @@ def test_creating(given, when, then):
         (CreateCoupon("a", "a", 1, 1, None, PAST), "expires_in_past"),
         (CreateCoupon("a", "a", 1, 1, "2027-13-01T00:00:00Z"), "time_invalid"),
         (CreateCoupon("a", "a", 1, 1, None, "2027-02-30T00:00:00Z"), "time_invalid"),
+        (CreateCoupon("a", "a", 1, 1, "0001-01-01T00:00:00Z"), "time_invalid"),
+        (CreateCoupon("a", "a", 1, 1, "1969-12-31T23:59:59.999Z"), "time_invalid"),
     ],
 )
 def test_coupons_that_cannot_be(when, code):

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from engine import open_node
+from engine.domain.store import campaigns
+from engine.domain.store.campaigns import ScheduleCampaign
+from engine.domain.store.following import FollowStore
 from engine.domain.store.kitchen import MarkReady, MarkServed
+from engine.domain.times import to_text
 from engine.timers import Timers
 from tests.engine.shop import OWNER, STORE, ManualClock, config, make_shop, order, state_of, wait_until
 
@@ -58,3 +63,23 @@ async def test_a_served_order_leaves_the_board_by_its_deadline(tmp_path: Path) -
         clock.ms += HOUR_MS
         await trio.sleep(0.05)
         assert node.log.head == head
+
+
+async def test_what_is_due_at_once_again_waits_for_no_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A campaign tells 30 followers one by one, each in a turn of its own, long before the next tick."""
+    monkeypatch.setattr(campaigns, "CHUNK", 1)
+    monkeypatch.setattr(campaigns, "CHUNKS_PER_TURN", 1)
+    clock = ManualClock()
+    async with open_node(config(timer_tick_s=60.0), clock=clock) as node:
+        await make_shop(node)
+        users = [f"u{number}" for number in range(30)]
+        for user in users:
+            await node.ask(STORE, FollowStore(), by=f"user:{user}")
+        await node.ask(STORE, ScheduleCampaign("now", "지금만", to_text(clock.ms)), by=OWNER)
+        with trio.fail_after(10):
+            for user in users:
+                while not (await state_of(node, f"user:{user}"))["notices"]:
+                    await trio.sleep(0.001)
+        await trio.sleep(0.02)
+        for user in users:
+            assert len((await state_of(node, f"user:{user}"))["notices"]) == 1
