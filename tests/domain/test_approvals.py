@@ -162,6 +162,20 @@ def test_a_late_success_is_recorded_and_goes_back(expires):
         assert cafe.settle(payment, verdict, amount=9000, charge="c-1") == []
 
 
+def test_a_late_success_when_the_order_has_left_long_ago():
+    """The payment is still known, and shown again while its charge goes back."""
+    cafe = Cafe()
+    order, payment = cafe.requested()
+    cafe.settle(payment, "DECLINED")
+    cafe.wait(10)
+    assert cafe.wait(30) == ["OrdersArchived"]
+    assert (order in cafe.state.orders, payment in cafe.state.kept) == (False, True)
+    assert cafe.settle(payment, "APPROVED", amount=9000, charge="c-1")[0] == "LateApproval"
+    assert voided(cafe, payment) == [9000]
+    assert cafe.settle(payment, "APPROVED", amount=9000, charge="c-1") == []
+    cafe.replay()
+
+
 def test_a_late_success_beside_another_payment():
     """The order is paid once."""
     cafe = Cafe()

@@ -3,12 +3,14 @@
 import pytest
 
 from engine.domain.payment import Checkout, OrderPayment
+from engine.domain.store.coupons import CreateCoupon, IssueCoupon
 from engine.domain.store.gateway import ApprovalRequested, NoteCheckout, PaymentPrepared
 from engine.domain.store.menu import PutProduct, SetSoldOut
 from engine.domain.store.orders import CreateOrder, TakeCart, Wish
 from engine.domain.store.payments import ApprovePayment, PreparePayment
 from engine.domain.store.shop import ConfigureStore
 from engine.domain.store.stock import StockChange
+from engine.domain.store.tables import NoteTable
 from engine.domain.times import to_text
 from tests.domain.pay_given import GUEST, MINUTE, OTHER, TABLE, Cafe
 from tests.harness_domain import NOW, NOW_MS
@@ -433,3 +435,76 @@ def test_a_table_pays_its_own_cart():
     cafe.approve("3-1", payment, by=TABLE)
     cafe.settle(payment, "APPROVED", amount=9000)
     assert cafe.status("3-1") == "PLACED"
+
+
+def test_an_expired_order_does_not_come_back_for_the_next_party():
+    """Its guests have left; nobody is charged for a meal that would come to strangers."""
+    cafe = Cafe()
+    cafe.ask(TakeCart("3-1", "3", 4, (Wish("cake", 1, line="t3-1"),)), TABLE)
+    payment = cafe.prepare("3-1", by=TABLE)
+    cafe.wait(10)
+    approve = ApprovePayment("3-1", payment, "token")
+    assert [type(event) for event in cafe.stream.decide(approve, TABLE, cafe.now_ms)][-1] is ApprovalRequested
+    cafe.ask(NoteTable("3", 4, False), TABLE)
+    assert cafe.refused(approve, TABLE) == "hold_expired"
+    cafe.ask(NoteTable("3", 5, True, 2), TABLE)
+    assert cafe.refused(approve, TABLE) == "hold_expired"
+
+
+def coupon_cafe(discount=1000):
+    """A café whose guest has two coupons."""
+    cafe = Cafe()
+    for name in ("one", "two"):
+        cafe.ask(CreateCoupon(name, name, discount, 10), "owner:kim")
+        cafe.ask(IssueCoupon(name), GUEST)
+    return cafe
+
+
+def test_a_coupon_makes_it_cheaper_until_the_order_dies():
+    """Used with the order, returned when it expires, used again when it comes back."""
+    cafe = coupon_cafe()
+    assert cafe.types(CreateOrder((Wish("cake", 1), Wish("milk", 1)), coupon="one")) == [
+        "OrderCreated",
+        "CouponRedeemed",
+    ]
+    order = cafe.state.orders["o1"]
+    assert (order.total, order.discount, order.coupon, order.tax_free, order.vat) == (
+        10000,
+        1000,
+        "one",
+        1818,
+        744,
+    )
+    payment = cafe.prepare("o1")
+    assert cafe.refused(CreateOrder((Wish("cake", 1),), coupon="one")) == "coupon_used"
+    assert cafe.wait(10) == ["OrderExpired", "CouponReturned"]
+    revived = cafe.types(ApprovePayment("o1", payment, "token"))
+    assert revived == ["OrderRevived", "CouponRedeemed", "ApprovalRequested"]
+    assert cafe.refused(CreateOrder((Wish("cake", 1),), coupon="one")) == "coupon_used"
+    assert cafe.settle(payment, "DECLINED") == ["PaymentDeclined", "OrderExpired", "CouponReturned"]
+
+
+def test_an_order_whose_coupon_was_used_elsewhere_does_not_come_back():
+    """A coupon is for one order."""
+    cafe = coupon_cafe()
+    cafe.order(coupon="one")
+    payment = cafe.prepare("o1")
+    cafe.wait(10)
+    cafe.order(coupon="one")
+    assert cafe.refused(ApprovePayment("o1", payment, "token")) == "hold_expired"
+
+
+def test_what_a_coupon_pays_wholly_is_placed_at_once():
+    """Nothing is held, and there is nothing to pay."""
+    cafe = coupon_cafe(discount=9000)
+    types = cafe.types(CreateOrder((Wish("cake", 1),), coupon="one"))
+    assert types == ["OrderCreated", "CouponRedeemed", "OrderPlaced"]
+    assert (cafe.status("o1"), cafe.state.holds, cafe.cakes()) == ("PLACED", {}, (2, 0, 0))
+    assert cafe.refused(prepare(amount=1)) == "not_payable"
+
+
+def test_a_cart_without_its_party_has_no_coupon():
+    """It is the party's; where nobody sits the cart goes back."""
+    cafe = coupon_cafe()
+    refused = cafe.ask(TakeCart("3-1", "3", 0, (Wish("cake", 1, line="t3-1"),), "one"), TABLE)
+    assert refused[0].code == "coupon_not_issued"

@@ -178,11 +178,10 @@ def evolve(state: State, event: Event) -> None:
                 state.number = event.number
             if event.stock:
                 stock.apply(state, event.stock)
-            pieces = {change.product: change.before - change.after for change in event.stock}
+                state.taken[order] = {change.product: change.before - change.after for change in event.stock}
             if event.hold_expires_at is not None:
+                pieces = state.taken.pop(order, {})
                 holds.begin(state, order, to_ms(event.hold_expires_at), pieces)
-            elif pieces:
-                state.taken[order] = pieces
         case OrderPlaced(order=order):
             known = state.orders.get(order)
             if event.at is not None and known is not None:

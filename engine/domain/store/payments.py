@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from engine.domain import contract
 from engine.domain.contract import Context, Outcome
 from engine.domain.fields import Amount, Ref
-from engine.domain.order import EXPIRED, UNPAID, Order, OrderChange, OrderEvent, priced
+from engine.domain.order import EXPIRED, UNPAID, Order, OrderChange, OrderEvent
 from engine.domain.payment import (
     DECLINED,
     DROPPED,
@@ -30,12 +30,12 @@ from engine.domain.payment import (
     OrderPayment,
     Payment,
 )
-from engine.domain.store import coupons, holds, stock
+from engine.domain.store import holds, stock
 from engine.domain.store.closing import known_order, note_payment, settle
 from engine.domain.store.gateway import ApprovalRequested, NoteCheckout, PaymentPrepared
-from engine.domain.store.holds import OrderRevived
+from engine.domain.store.reviving import pinned_at_once, revive
 from engine.domain.store.state import State
-from engine.domain.store.stock import StockChange, further
+from engine.domain.store.stock import StockChange
 from engine.domain.times import to_ms
 from engine.errors import Rejected
 
@@ -246,50 +246,14 @@ def _approval(state: State, command: ApprovePayment, context: Context) -> list[c
 def _late_approval(
     state: State, order: Order, payment: Payment, command: ApprovePayment, context: Context
 ) -> list[contract.Event]:
-    """Return how an order that has expired comes back with its newest payment, if its stock is there."""
+    """Return how an order that has expired comes back with its newest payment and is charged."""
     if order.status != EXPIRED:
         raise Rejected("payment_replaced", "This payment was given up: use the order's newest one")
-    if order.payment is None or order.payment.payment != payment.payment or order.hold_expires_at is None:
+    if order.payment is None or order.payment.payment != payment.payment:
         raise Rejected("hold_expired", "The time to pay is over: order again")
-    demand: dict[str, int] = {}
-    for line in order.lines:
-        product = state.products.get(line.product)
-        if product is not None and product.stock is not None:
-            demand[line.product] = demand.get(line.product, 0) + line.quantity
-    try:
-        _check_not_switched_off(state, order)
-        changes = stock.take(state, demand, hold=True)
-        coupon = _coupon_again(state, order, context)
-    except Rejected as refusal:
-        raise Rejected("hold_expired", f"The time to pay is over. {refusal.detail}: order again") from refusal
-    facts = (order.order, context.now, order.table, order.user)
-    revived = OrderRevived(
-        *facts, payment=payment.payment, hold_expires_at=order.hold_expires_at, stock=changes
-    )
-    pins = tuple(
-        further(change, held=change.held_before - change.held_after, pinned=change.before - change.after)
-        for change in changes
-    )
-    request = _request(order, payment, command, pins, context)
-    return [revived, *coupon, request, *stock.announce_crossing(state, changes)]
-
-
-def _check_not_switched_off(state: State, order: Order) -> None:
-    for line in order.lines:
-        product = state.products.get(line.product)
-        if product is None or product.sold_out:
-            raise Rejected("sold_out", f"{line.name} is sold out")
-
-
-def _coupon_again(state: State, order: Order, context: Context) -> list[contract.Event]:
-    if order.coupon is None:
-        return []
-    holder = coupons.holder_of(state, order)
-    whole = priced(order.lines, 0)
-    discount = coupons.redeem(state, order.coupon, holder, whole, context.now_ms)
-    if holder is None or discount != order.discount:
-        raise Rejected("coupon_changed", "The coupon takes off something else now")
-    return coupons.redeemed_events(state, order.coupon, holder, order.order, order.discount, context)
+    events, taken = revive(state, order, context)
+    request = _request(order, payment, command, pinned_at_once(taken), context)
+    return [*events, request, *stock.announce_crossing(state, taken)]
 
 
 def _request(
