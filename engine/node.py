@@ -63,6 +63,7 @@ class Node:
         self.metrics = metrics
         self.epoch = log.epoch
         self.node_id = config.node_id
+        self.methods: list[str] = []  # of payment, that a guest can choose
         self.draining = False
         self.actors: dict[str, Actor] = {}
         self.feeds: dict[str, Feed] = {}

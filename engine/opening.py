@@ -78,6 +78,7 @@ async def open_node(
             if gateways is None:
                 gateways = await stack.enter_async_context(open_gateways(config))
             node = Node(config, clock, log, checkpoint, metrics)
+            node.methods = gateways.names
             calls = Calls(node, gateways, log.head)
             async with trio.open_nursery() as nursery:
                 history = _open_history(config, stack, node)

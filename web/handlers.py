@@ -10,7 +10,16 @@ import structlog
 
 from engine.errors import OndaError, Rejected, Unavailable
 from web import commands, hints, history, ops, reading, reference, streaming
-from web.messages import BODY_BYTES_MAX, TARGET_BYTES_MAX, Headers, Problem, Request, Response, allow
+from web.messages import (
+    BODY_BYTES_MAX,
+    TARGET_BYTES_MAX,
+    Headers,
+    Problem,
+    Request,
+    Response,
+    allow,
+    json_response,
+)
 from web.outcomes import Refusal
 from web.site import FeedPath, Site, check_feed, parse_feed
 
@@ -104,6 +113,11 @@ async def _route(site: Site, request: Request) -> Response:
             if done := allow(request, "GET"):
                 return done
             raise Problem("upgrade_required", "this is a WebSocket", [("upgrade", "websocket")])
+        case ["v1", "payments", "methods"]:
+            if done := allow(request, *_READ):
+                return done
+            site.gate.identify(request)
+            return json_response(msgspec.json.encode({"methods": site.node.methods}))
         case ["v1", "payments", provider, "webhook", *rest]:
             return await hints.hint(site, request, provider, rest)
         case ["v1", "history", *rest]:

@@ -125,4 +125,7 @@ def operations() -> Json:
         operation = _read("ops", verb, text, in_path(["id"]), responses)
         operation["security"] = [{"bearer": []}, {"cookie": []}]
         paths[f"/v1/ops/parked/{{id}}/{verb}"] = {"post": operation}
+    text = "Payment methods that a guest can choose, in `methods`"
+    listed = _read("payments", "methods", text, [], {"200": json_answer("Object", text)})
+    paths["/v1/payments/methods"] = {"get": listed}
     return paths

@@ -81,7 +81,7 @@ async def sandboxing(*, slow_s: float = 0.05) -> AsyncIterator[Sandbox]:
 
 
 @asynccontextmanager
-async def selling(sandbox: Sandbox, **settings: Any) -> AsyncIterator[Shop]:
+async def selling(sandbox: Sandbox, /, **settings: Any) -> AsyncIterator[Shop]:
     """Run the shop before a sandbox until the block ends."""
     ours = {"sandbox": "on", "sandbox_url": sandbox.url, "sandbox_key": KEY, "gateway_timeout_s": 5.0}
     chosen = config(**(ours | settings))

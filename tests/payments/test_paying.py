@@ -102,6 +102,17 @@ async def test_money_goes_back() -> None:
         assert [back.amount for back in shop.ledger.cancels()] == [1500, 3000]
 
 
+async def test_a_page_can_ask_which_methods_there_are() -> None:
+    """Those that are configured, for everybody with a token."""
+    async with paying(toss_secret_key="test_sk_1", toss_url="http://127.0.0.1:9") as shop:
+        answer = await shop.http.get("/v1/payments/methods")
+        assert answer.json() == {"methods": ["sandbox", "toss"]}
+        async with shop.site.client() as nobody:
+            assert (await nobody.get("/v1/payments/methods")).status_code == 401
+    async with paying(sandbox="off") as shop:
+        assert (await shop.http.get("/v1/payments/methods")).json() == {"methods": []}
+
+
 async def test_a_method_that_is_not_there_is_declined() -> None:
     """At once, and with a code that a page can explain."""
     async with paying() as shop:
