@@ -4,7 +4,7 @@
 
 import { parkedList, paymentsList, reactionsTable, refundsList, streamsTable } from "./ops/lists.js";
 import { Source } from "./ops/source.js";
-import { decideDialog } from "./pay/decide.js";
+import { decideDialog, decideRefundDialog } from "./pay/decide.js";
 import { listenForToken, locked } from "./ui/connection.js";
 import { draw, drawer, h, icon, onAct } from "./ui/dom.js";
 import { refusalText, showLanguage, switchLanguage, t } from "./ui/i18n.js";
@@ -113,7 +113,7 @@ function lists() {
     { class: "lists", key: "lists" },
     source.pages.payments?.more && h("p", { class: "banner banner-wary" }, icon("info"), t("ops.more")),
     paymentsList(source, busy),
-    refundsList(source),
+    refundsList(source, busy),
     parkedList(source, busy),
     reactionsTable(source),
     streamsTable(source),
@@ -155,6 +155,13 @@ onAct(document, {
         payment,
         ...decision,
       });
+  },
+  "decide-refund": async ({ refund, store }) => {
+    const rows = source.pages.payments?.refunds ?? [];
+    const row = rows.find((/** @type {any} */ each) => each.refund === refund);
+    const decision = row && (await decideRefundDialog(row));
+    const body = row && { payment: row.payment, refund, ...decision };
+    if (decision) await act(refund, t("do.resolve-refund"), `stores/${store}/resolve-refund`, body);
   },
   replay: async ({ id }) => {
     if (await confirm(t("ops.replay-title"), t("ops.replay-help"), t("ops.replay")))

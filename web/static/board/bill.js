@@ -5,7 +5,7 @@
 
 import { h, icon } from "../ui/dom.js";
 import { money, t } from "../ui/i18n.js";
-import { DEAD, due, mark, UNPAID } from "../ui/money.js";
+import { DEAD, due, mark, netPrices, UNPAID } from "../ui/money.js";
 
 const METHODS = ["cash", "card", "transfer", "other", "mixed"];
 const SIGNS = /** @type {Record<string, string>} */ ({
@@ -30,13 +30,16 @@ export const bill = {
   method: "cash",
   /** Of a mixed payment: what comes in cash; the rest is by card. */
   cash: 0,
+  /** Counts set-ups: each begins with fresh inputs, whatever was typed into the last ones. */
+  round: 0,
 };
 
 /** @typedef {{client: import("../onda.js").Client, send: any}} Board */
 
 /** @param {string | null} table @param {string | null} order */
 export function startBill(table, order) {
-  Object.assign(bill, { table, order, split: "all", lines: new Set(), amount: 0, method: "cash", cash: 0 });
+  const fresh = { split: "all", lines: new Set(), amount: 0, method: "cash", cash: 0 };
+  Object.assign(bill, { table, order, ...fresh, round: bill.round + 1 });
 }
 
 /** The orders on the bill, oldest first. @param {import("../onda.js").Client} client */
@@ -66,13 +69,15 @@ function amountOf(orders) {
   const open = orders.reduce((sum, order) => sum + due(order), 0);
   if (bill.split === "amount") return Math.min(bill.amount, open);
   if (bill.split === "all") return open;
-  const lines = orders.flatMap((order) =>
-    order.lines.filter((/** @type {any} */ line) => chosen(order, line)),
-  );
-  return Math.min(
-    open,
-    lines.reduce((sum, line) => sum + line.price * line.quantity, 0),
-  );
+  return orders.reduce((sum, order) => {
+    const prices = netPrices(order);
+    const lines = order.lines.filter((/** @type {any} */ line) => chosen(order, line));
+    const part = lines.reduce(
+      (/** @type {number} */ all, /** @type {any} */ line) => all + (prices.get(line.line) ?? 0),
+      0,
+    );
+    return sum + Math.min(part, due(order));
+  }, 0);
 }
 
 /** @param {any} order @param {any} line */
@@ -161,7 +166,7 @@ function linePart(order, line) {
     return h("li", { class: looks, key: line.line }, h("div", { class: "row" }, text));
   return h(
     "li",
-    { class: looks, key: line.line },
+    { class: looks, key: `${line.line} ${bill.round}` },
     h(
       "label",
       { class: "choice" },
@@ -218,7 +223,7 @@ function till(client, orders, open) {
 function options(name, label, values, value, textOf) {
   return h(
     "fieldset",
-    { class: "segments", key: name },
+    { class: "segments", key: `${name} ${bill.round}` },
     h("legend", null, t(label)),
     values.map((each) =>
       h(
@@ -236,7 +241,7 @@ function options(name, label, values, value, textOf) {
 function number(name, label, max) {
   return h(
     "label",
-    { class: "till-number", key: `number-${name}` },
+    { class: "till-number", key: `${name} ${bill.round}` },
     label,
     h("input", { type: "number", name, inputmode: "numeric", min: 1, max, step: 1 }),
   );
@@ -271,10 +276,10 @@ export function settle({ client, send }) {
     ...(bill.table === null ? { order: bill.order } : { table: bill.table }),
     method: bill.method,
     ...(bill.method === "mixed" ? { parts } : {}),
-    ...(bill.split === "amount" ? { amount } : {}),
+    amount, // as it was shown: what was ordered meanwhile is not paid along with it
     ...(bill.split === "lines" ? { lines } : {}),
   };
   const sent = send(bill.table === null ? "settle-order" : "settle-table", body);
-  if (sent) Object.assign(bill, { lines: new Set(), split: "all", amount: 0, cash: 0 });
+  if (sent) startBill(bill.table, bill.order);
   return sent;
 }

@@ -4,7 +4,7 @@
 
 import { h, icon } from "../ui/dom.js";
 import { age, elapsed, money, reasonText, t } from "../ui/i18n.js";
-import { due, mark, UNPAID } from "../ui/money.js";
+import { due, mark, owed, UNPAID } from "../ui/money.js";
 import { tableOrders } from "./bill.js";
 
 const DONE_SHOWN = 30;
@@ -147,12 +147,17 @@ function tableRow(client, { table, guests, opened_at: since }) {
       { class: "grow" },
       h("b", null, money(total)),
       h("small", null, facts.filter(Boolean).join(" · ")),
+      tableMark(orders, open, waitingForPay),
     ),
-    tableMark(orders, open, waitingForPay),
     orders.length > 0 &&
       h(
         "button",
-        { type: "button", class: open > 0 ? "primary" : "plain", "data-act": "bill", "data-table": table },
+        {
+          type: "button",
+          class: orders.some((order) => owed(order) > 0) ? "primary" : "plain",
+          "data-act": "bill",
+          "data-table": table,
+        },
         icon("receipt"),
         t("bill.open"),
       ),
@@ -174,7 +179,8 @@ function tableMark(orders, open, waiting) {
   if (orders.length === 0) return null;
   const sum = (/** @type {string} */ name) => orders.reduce((all, order) => all + (order[name] ?? 0), 0);
   const [paid, refunded] = [sum("paid"), sum("refunded")];
-  if (refunded > 0 && open === 0) return mark({ status: "SERVED", total: 1, paid, refunded });
+  if (refunded > 0 && orders.every((order) => owed(order) === 0))
+    return mark({ status: "SERVED", total: paid, paid, refunded });
   return mark({ status: "SERVED", total: paid + open, paid });
 }
 

@@ -2,7 +2,7 @@
  * Today's payments: how each stands, and what owners can do about it: refund, ask the gateway, decide.
  */
 
-import { decideDialog } from "../pay/decide.js";
+import { decideDialog, decideRefundDialog } from "../pay/decide.js";
 import { h, icon } from "../ui/dom.js";
 import { clock, money, reasonText, t } from "../ui/i18n.js";
 import { ask } from "../ui/speak.js";
@@ -77,15 +77,15 @@ function row(board, payment) {
       h("b", null, money(payment.amount)),
       h("small", null, facts.filter(Boolean).join(" · ")),
       payment.status !== "PAID" && why && h("small", null, why),
-      (payment.refunds ?? []).map(refundLine),
+      (payment.refunds ?? []).map((/** @type {any} */ each) => refundLine(board, payment, each)),
     ),
     paymentMark(payment),
     buttons(board, payment),
   );
 }
 
-/** @param {any} refund */
-function refundLine({ refund, amount, status, reason, message }) {
+/** @param {Board} board @param {any} payment @param {any} refund */
+function refundLine({ mayRefund }, payment, { refund, amount, status, reason, message }) {
   const sign = status === "DONE" ? "check" : status === "FAILED" ? "warning" : "clock";
   const text = [
     `−${money(amount)}`,
@@ -97,7 +97,20 @@ function refundLine({ refund, amount, status, reason, message }) {
     "small",
     { class: `refund-line refund-${status.toLowerCase()}`, key: refund },
     icon(sign),
-    text.filter(Boolean).join(" · "),
+    h("span", null, text.filter(Boolean).join(" · ")),
+    mayRefund &&
+      (status === "UNKNOWN" || status === "MANUAL_REVIEW") &&
+      h(
+        "button",
+        {
+          type: "button",
+          class: "plain",
+          "data-act": "resolve-refund",
+          "data-payment": payment.payment,
+          "data-refund": refund,
+        },
+        t("do.resolve-refund"),
+      ),
   );
 }
 
@@ -160,6 +173,12 @@ export function paymentActions({ client, send }) {
       const payment = client.state.payments?.[data.payment];
       const decision = payment && (await decideDialog(payment));
       if (decision) send("resolve-payment", { payment: payment.payment, ...decision });
+    },
+    "resolve-refund": async (/** @type {any} */ data) => {
+      const payment = client.state.payments?.[data.payment];
+      const refund = payment?.refunds.find((/** @type {any} */ each) => each.refund === data.refund);
+      const decision = refund && (await decideRefundDialog({ ...refund, method: payment.method }));
+      if (decision) send("resolve-refund", { payment: payment.payment, refund: refund.refund, ...decision });
     },
   };
 }

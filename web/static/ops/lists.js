@@ -83,8 +83,8 @@ export function paymentsList(source, busy) {
   return section("payments", "card", rows, h("ul", { class: "rows" }, rows.map(one)));
 }
 
-/** @param {Source} source */
-export function refundsList(source) {
+/** @param {Source} source @param {Set<string>} busy */
+export function refundsList(source, busy) {
   const rows = source.pages.payments?.refunds ?? [];
   const one = (/** @type {any} */ row) => {
     const facts = [
@@ -108,6 +108,14 @@ export function refundsList(source) {
         h("small", { class: "id" }, row.refund),
       ),
       statusPill(row.status),
+      row.status !== "FAILED" &&
+        button(
+          "decide-refund",
+          t("do.resolve-refund"),
+          { refund: row.refund, store: row.store },
+          busy.has(row.refund),
+          "primary",
+        ),
     );
   };
   return section("refunds", "back", rows, h("ul", { class: "rows" }, rows.map(one)));

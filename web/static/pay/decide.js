@@ -11,14 +11,6 @@ import { ask } from "../ui/speak.js";
  * @returns {Promise<{paid: boolean, reason: string, charge?: string} | null>}
  */
 export async function decideDialog({ payment, amount, method }) {
-  const choice = (/** @type {string} */ value, /** @type {string} */ sign, /** @type {string} */ text) =>
-    h(
-      "label",
-      { class: "choice" },
-      h("input", { type: "radio", name: "paid", value, required: true }),
-      icon(sign),
-      text,
-    );
   const { value, form } = await ask({
     title: t("decide.title", { amount: money(amount) }),
     body: [
@@ -28,8 +20,8 @@ export async function decideDialog({ payment, amount, method }) {
         "fieldset",
         null,
         h("legend", { class: "unseen" }, t("decide.legend")),
-        choice("yes", "check", t("decide.paid")),
-        choice("no", "cross", t("decide.unpaid")),
+        choice("paid", "yes", "check", t("decide.paid")),
+        choice("paid", "no", "cross", t("decide.unpaid")),
       ),
       h("label", { for: "decide-charge" }, t("decide.charge")),
       h("input", { id: "decide-charge", name: "charge", maxlength: 200, autocomplete: "off" }),
@@ -43,7 +35,7 @@ export async function decideDialog({ payment, amount, method }) {
       }),
     ],
     buttons: [
-      { value: "no", label: t("no"), kind: "quiet" },
+      { value: "no", label: t("cancel"), kind: "quiet" },
       { value: "yes", label: t("do.resolve-payment"), kind: "danger" },
     ],
   });
@@ -51,4 +43,51 @@ export async function decideDialog({ payment, amount, method }) {
   const charge = String(form.get("charge")).trim();
   const paid = form.get("paid") === "yes";
   return { paid, reason: String(form.get("reason")).trim(), ...(paid && charge ? { charge } : {}) };
+}
+
+/**
+ * The same for a refund: whether the money went back.
+ * @param {{refund: string, amount: number, method: string}} refund
+ * @returns {Promise<{done: boolean, reason: string} | null>}
+ */
+export async function decideRefundDialog({ refund, amount, method }) {
+  const { value, form } = await ask({
+    title: t("decide.refund-title", { amount: money(amount) }),
+    body: [
+      h("p", null, t("decide.help", { method: t(`method.${method}`) })),
+      h("p", { class: "hint" }, refund),
+      h(
+        "fieldset",
+        null,
+        h("legend", { class: "unseen" }, t("decide.refund-legend")),
+        choice("done", "yes", "check", t("decide.done")),
+        choice("done", "no", "cross", t("decide.not-done")),
+      ),
+      h("label", { for: "decide-reason" }, t("decide.reason")),
+      h("input", {
+        id: "decide-reason",
+        name: "reason",
+        maxlength: 200,
+        required: true,
+        autocomplete: "off",
+      }),
+    ],
+    buttons: [
+      { value: "no", label: t("cancel"), kind: "quiet" },
+      { value: "yes", label: t("do.resolve-refund"), kind: "danger" },
+    ],
+  });
+  if (value !== "yes") return null;
+  return { done: form.get("done") === "yes", reason: String(form.get("reason")).trim() };
+}
+
+/** @param {string} name @param {string} value @param {string} sign @param {string} text */
+function choice(name, value, sign, text) {
+  return h(
+    "label",
+    { class: "choice" },
+    h("input", { type: "radio", name, value, required: true }),
+    icon(sign),
+    text,
+  );
 }

@@ -51,9 +51,42 @@ export function mark(order) {
   return h("span", { class: `pill mark mark-${state}` }, icon(SIGNS[state]), t(`pay.mark.${state}`));
 }
 
-/** What is still to be paid for an order. @param {any} order */
+/** What the till may take for an order: what went back may be paid anew. @param {any} order */
 export function due({ status, total, paid = 0, refunded = 0 }) {
   return DEAD.includes(status) ? 0 : Math.max(0, total - paid + refunded);
+}
+
+/** What its guest still has to pay for an order: not what the shop gave back. @param {any} order */
+export function owed(order) {
+  return order.refunded > 0 && order.paid >= order.total ? 0 : due(order);
+}
+
+/**
+ * What each line that is not cancelled costs after the order's discount; together its total.
+ * @param {any} order @returns {Map<string, number>}
+ */
+export function netPrices({ lines, total, tax_free: free = 0 }) {
+  /** @type {Map<string, number>} */
+  const prices = new Map();
+  for (const [isFree, net] of [
+    [true, free],
+    [false, total - free],
+  ]) {
+    const mine = lines.filter(
+      (/** @type {any} */ line) => line.status !== "CANCELLED" && Boolean(line.tax_free) === isFree,
+    );
+    const cost = (/** @type {any} */ line) => line.price * line.quantity;
+    const whole = mine.reduce((/** @type {number} */ sum, /** @type {any} */ line) => sum + cost(line), 0);
+    let before = 0;
+    let after = 0;
+    for (const line of mine) {
+      const last = after;
+      before += cost(line);
+      after = whole ? Math.floor((before * Number(net)) / whole) : 0;
+      prices.set(line.line, after - last);
+    }
+  }
+  return prices;
 }
 
 /** `09:41`, `1:02:09`. @param {number} ms */

@@ -1,0 +1,153 @@
+"""The till on the board: a table's bill at once or bit by bit, and money that goes back."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.shop import Shop
+from tests.browser.test_pages import PHONE, open_page, ticket
+from tests.browser.test_paying import make_cafe, order, pay, say, sit
+
+pytestmark = pytest.mark.browser
+
+
+def open_bill(board: Page, table: str) -> Page:
+    board.locator("[data-act=panel-tables]").click()
+    board.locator(f"[data-act=bill][data-table='{table}']").click()
+    expect(board.locator("#bill-panel")).to_be_visible()
+    return board
+
+
+def choose(board: Page, value: str) -> None:
+    board.locator(f"#bill-panel label:has(input[value={value}])").click()
+
+
+def test_a_bill_is_paid_by_items_and_then_the_rest_mixed(context, guests, shop: Shop):
+    """Some items in cash, the rest in cash and by card: each screen follows to the won."""
+    shop.do("tables/demo/t1/open-table", guests=2)
+    shop.order("t1", "donkatsu", "cola")
+    shop.order("t1", "gimbap")
+    guest = open_page(guests, shop.table("t1"), PHONE)
+    guest.locator(".tab-orders").click()
+    board = open_bill(open_page(context, shop.board()), "t1")
+    panel = board.locator("#bill-panel")
+    expect(panel.locator(".receipt-total").last).to_have_text("₩14,500")
+    choose(board, "lines")
+    panel.get_by_label("콜라 × 1").check()
+    panel.get_by_label("김밥 × 1").check()
+    panel.get_by_role("button", name="Take ₩5,500 (Cash)").click()
+    expect(panel.locator(".receipt-total").last).to_have_text("₩9,000")
+    expect(panel.locator(".bill-line .good")).to_have_count(2)
+    expect(guest.locator(".bill")).to_contain_text("Still to pay₩9,000")
+    expect(guest.locator("article.order .mark")).to_have_text(["Paid", "Partly paid"])
+
+    choose(board, "mixed")
+    expect(panel.locator("[data-act=settle]")).to_be_disabled()
+    panel.locator("input[name=cash]").fill("4000")
+    expect(panel).to_contain_text("By card₩5,000")
+    panel.get_by_role("button", name="Take ₩9,000 (Mixed)").click()
+    expect(panel).to_contain_text("Everything is paid.")
+    expect(guest.locator(".bill")).to_contain_text("Still to pay₩0")
+    paid = [p for p in shop.state()["payments"].values() if p["table"] == "t1"]
+    assert sorted((p["method"], p["amount"]) for p in paid) == [
+        ("card", 5000),
+        ("cash", 4000),
+        ("cash", 5500),
+    ]
+
+
+def test_an_amount_is_paid_and_a_new_order_is_not_paid_along(context, shop: Shop):
+    """What is taken is what the screen said."""
+    shop.do("tables/demo/t2/open-table", guests=2)
+    shop.order("t2", "donkatsu")
+    board = open_bill(open_page(context, shop.board()), "t2")
+    panel = board.locator("#bill-panel")
+    choose(board, "amount")
+    panel.locator("input[name=amount]").fill("3000")
+    panel.get_by_role("button", name="Take ₩3,000 (Cash)").click()
+    expect(panel.locator(".receipt-total").last).to_have_text("₩6,000")
+    context.set_offline(True)
+    panel.get_by_role("button", name="Take ₩6,000 (Cash)").click()
+    shop.order("t2", "cola")
+    context.set_offline(False)
+    expect(panel.locator(".receipt-total").last).to_have_text("₩2,000", timeout=20_000)
+    panel.locator("[data-act=close]").click()
+    row = board.locator("#tables-panel li").filter(has=board.locator(".place:text-is('t2')"))
+    expect(row).to_contain_text("₩2,000 to pay")
+    expect(row.locator(".mark")).to_have_text("Partly paid")
+
+
+def test_money_goes_back_with_a_reason(context, guests, shop: Shop):
+    """The owner refunds a part and then the rest; table and board say so, and no more than was paid goes."""
+    cafe = make_cafe(shop, "back")
+    board = open_page(context, shop.board(store=cafe))
+    guest = sit(guests, shop, cafe, "1")
+    order(guest, "cake", "tea")
+    pay(guest)
+    say(guest)
+    guest.get_by_role("link", name="Back to the table").click()
+    guest.locator(".tab-orders").click()
+    board.locator("[data-act=panel-payments]").click()
+    panel = board.locator("#payments-panel")
+    expect(panel).to_contain_text("1 payment, ₩10,000")
+    refund(board, 3000, "Something was wrong with it")
+    expect(panel.locator(".mark")).to_have_text("Partly refunded")
+    expect(panel.locator(".refund-line")).to_contain_text("−₩3,000 · refunded · Something was wrong")
+    expect(board.locator("#polite")).to_contain_text(re.compile(r"₩3,000 refunded"))
+    expect(guest.locator("article.order .mark")).to_have_text("Partly refunded")
+    expect(guest.locator(".receipt")).to_contain_text("Refunded−₩3,000")
+    expect(guest.locator(".bill")).to_contain_text("Still to pay₩0")
+    refund(board, 7000, "It was a mistake")
+    expect(panel.locator(".mark")).to_have_text("Refunded")
+    expect(panel.locator("[data-act=refund]")).to_have_count(0)
+    expect(ticket(board, "1", "new").locator(".mark")).to_have_text("Refunded")
+
+
+def refund(board: Page, amount: int, reason: str) -> None:
+    board.locator("[data-act=refund]").click()
+    dialog = board.get_by_role("dialog", name="Refund")
+    dialog.locator("[name=amount]").fill("999999")
+    dialog.get_by_role("button", name="Next").click()
+    expect(dialog).to_be_visible()
+    dialog.locator("[name=amount]").fill(str(amount))
+    dialog.get_by_label(reason).check()
+    dialog.get_by_role("button", name="Next").click()
+    sure = board.get_by_role("dialog", name=f"Give ₩{amount:,} back?")
+    sure.get_by_role("button", name="Refund").click()
+
+
+def test_staff_take_money_but_give_none_back(context, shop: Shop):
+    """Refunds are for owners."""
+    shop.do("tables/demo/t3/open-table", guests=1)
+    shop.order("t3", "cola")
+    board = open_page(context, shop.board("lee", role="staff"))
+    open_bill(board, "t3").get_by_role("button", name="Take ₩2,000 (Cash)").click()
+    panel = board.locator("#bill-panel")
+    expect(panel).to_contain_text("Everything is paid.")
+    panel.locator("[data-act=close]").click()
+    board.locator("#tables-panel [data-act=close]").click()
+    board.keyboard.press("p")
+    row = board.locator(".payment-row").filter(has_text="Table t3")
+    expect(row).to_contain_text("₩2,000")
+    expect(row.locator("[data-act=refund]")).to_have_count(0)
+
+
+def test_a_cancelled_paid_order_is_told_to_the_kitchen(context, guests, shop: Shop):
+    """The guest cancels before anybody accepts: the money goes back, and the board hears of it."""
+    cafe = make_cafe(shop, "gone")
+    board = open_page(context, shop.board(store=cafe))
+    guest = sit(guests, shop, cafe, "1")
+    order(guest)
+    pay(guest)
+    say(guest)
+    guest.get_by_role("link", name="Back to the table").click()
+    guest.locator(".tab-orders").click()
+    expect(ticket(board, "1", "new")).to_be_visible()
+    guest.get_by_role("button", name="Cancel order").click()
+    guest.get_by_role("dialog").get_by_role("button", name="Cancel order").click()
+    expect(ticket(board, "1")).to_have_count(0)
+    expect(board.locator("#polite")).to_contain_text("was cancelled")
+    expect(guest.locator("article.is-cancelled .mark")).to_have_text("Refunded")
