@@ -13,6 +13,7 @@ import pytest
 from engine import codec
 from engine.config import Config
 from engine.metrics import GAUGES, Metrics
+from web.handlers import STATUS
 
 ROOT = Path(__file__).parent.parent
 PRODUCT = sorted([*ROOT.glob("engine/**/*.py"), *ROOT.glob("web/**/*.py")])
@@ -175,6 +176,39 @@ def test_every_metric_is_documented() -> None:
     assert {f"onda_{name}" for name in GAUGES} <= names
     for name in names:
         assert f"`{name}" in text, name
+
+
+PASSED_ON = {"actor.py", "app.py", "cart.py", "handlers.py", "outcomes.py", "server.py"}
+"""Files that hand on a code which stands elsewhere; everywhere else a code is written out."""
+
+
+def refusal_codes(path: Path) -> Iterator[str]:
+    """Yield the codes of the errors that a file raises, and of the classes of errors that it makes."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id in ("Rejected", "Problem", "Refusal", "problem_response"):
+                code = node.args[0]
+                written = [code.body, code.orelse] if isinstance(code, ast.IfExp) else [code]
+                for part in written:
+                    if isinstance(part, ast.Constant):
+                        yield part.value
+                    else:
+                        assert path.name in PASSED_ON, f"{path}:{node.lineno}: which code is this?"
+        elif isinstance(node, ast.ClassDef) and node.bases:
+            for line in node.body:
+                target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+                value = getattr(line, "value", None)
+                if isinstance(target, ast.Name) and target.id == "code" and isinstance(value, ast.Constant):
+                    yield value.value
+
+
+def test_every_refusal_has_a_line_and_every_line_a_refusal() -> None:
+    """Each code has its row in docs/refusals.md, once, and each row there is a code of the sources."""
+    codes = {code for path in PRODUCT for code in refusal_codes(path)} - {""} | set(STATUS)
+    rows = re.findall(r"^\| `(\w+)` \| \S.*\. \|$", (ROOT / "docs" / "refusals.md").read_text(), re.MULTILINE)
+    assert sorted(codes - set(rows)) == [], "without a line"
+    assert sorted(set(rows) - codes) == [], "without a code"
+    assert len(rows) == len(set(rows))
 
 
 def test_every_dependency_has_its_reason() -> None:
