@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.test_pages import open_page
+from tests.browser.test_pages import add, open_page
+from tests.browser.test_paying import make_cafe
 
 WEB = Path(__file__).parents[2] / "web"
+PARTS = [{"method": "cash", "amount": 1000}, {"method": "card", "amount": 2000}]
 SIZES = [(1920, 1080), (820, 1180), (390, 844)]
 
-MEASURE = """() => {
+MEASURE = """(least = 10) => {
     for (const animation of document.getAnimations()) {
         if (Number.isFinite(animation.effect.getComputedTiming().endTime)) animation.finish();
         else animation.cancel();
@@ -44,7 +46,7 @@ MEASURE = """() => {
         const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
         if ((bright + 0.05) / (dark + 0.05) < (large ? 3 : 4.5)) note("contrast", element);
     }
-    if (texts < 10) bad.push("hardly any text");
+    if (texts < least) bad.push("hardly any text");
     for (const element of document.querySelectorAll("button, a, input, textarea, dialog, section, nav")) {
         if (!seen(element)) continue;
         const labelled = document.getElementById(element.getAttribute("aria-labelledby"));
@@ -56,7 +58,7 @@ MEASURE = """() => {
         if (target && (box.width < 43.5 || box.height < 43.5)) note(`${box.width}x${box.height}`, element);
     }
     const keys = document.body.innerText.match(
-        /\\b(t|board|do|menu|shop|status|calls?|order|reason)\\.[a-z][a-z.-]+/g);
+        /\\b(t|board|do|menu|shop|status|calls?|order|reason|pay|coupon|ops|bill|refund|method)\\.[a-z_.-]+/g);
     if (keys) bad.push(`no words for ${keys}`);
     if (document.documentElement.scrollWidth > innerWidth) bad.push("scrolls sideways");
     return bad;
@@ -165,6 +167,53 @@ def test_readable_and_tappable_at_every_size(context, shop, language, scheme):
                 page.set_viewport_size({"width": width, "height": height})
                 assert page.evaluate(MEASURE) == [], f"{page.url} {width}x{height} {step}"
             page.evaluate("() => document.querySelectorAll('dialog[open]').forEach((d) => d.close())")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("language", "scheme"), [("en", "light"), ("ko", "dark")])
+def test_money_is_readable_and_tappable_too(context, shop, language, scheme):
+    """The same for paying, bills, refunds and the operators' page."""
+    cafe = make_cafe(shop, f"looks-{language}")
+    shop.do(f"tables/{cafe}/1/open-table", guests=2)
+    shop.do(f"stores/{cafe}/create-order", table="1", lines=[{"product": "cake", "quantity": 1}])
+    shop.do(f"stores/{cafe}/create-order", user="yuna", lines=[{"product": "tea", "quantity": 2}])
+    shop.do(f"stores/{cafe}/issue-coupon", coupon="hi", user="yuna")
+    shop.do("tables/demo/9/open-table", guests=2)
+    shop.order("9", "donkatsu", "cola")
+    shop.do("stores/demo/settle-table", table="9", method="mixed", amount=3000, parts=PARTS)
+    guest = open_page(context, shop.table("1", cafe))
+    add(guest, "cake")
+    customer = open_page(context, shop.user("yuna"))
+    board = open_page(context, shop.board())
+    waiting = open_page(context, shop.board(store=cafe))
+    ops = context.new_page()
+    ops.goto(shop.ops())
+    expect(ops.locator(".tile").first).to_be_visible()
+    back = context.new_page()
+    back.goto(f"{shop.url}/pay/{cafe}/nothing")
+    bill = "[data-act=bill][data-table='9']"
+    looks = {
+        guest: [None, ".tab-cart", ".tab-orders"],
+        customer: [None],
+        waiting: [None],
+        board: ["[data-act=panel-tables]", bill, "[data-act=panel-payments]", "[data-act=refund]"],
+        ops: [None],
+        back: [None],
+    }
+    for page, steps in looks.items():
+        page.emulate_media(color_scheme=scheme)
+        if language == "ko":
+            page.evaluate("document.querySelector('[data-act=language]').click()")
+            expect(page.locator("html")).to_have_attribute("lang", "ko")
+        for step in steps:
+            if step is not None:
+                page.evaluate("(step) => document.querySelector(step).click()", step)
+            if step == bill:
+                page.locator("#bill-panel label:has([value=lines])").click()
+            for width, height in SIZES:
+                page.set_viewport_size({"width": width, "height": height})
+                least = 3 if page is back else 10
+                assert page.evaluate(MEASURE, least) == [], f"{page.url} {width}x{height} {step}"
 
 
 @pytest.mark.browser
