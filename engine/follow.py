@@ -9,7 +9,7 @@ from typing import Protocol
 
 from engine.answers import Answer
 from engine.domain.contract import Command
-from engine.domain.reactions import FOLLOWED, react
+from engine.domain.reactions import FOLLOWED, lane_of, react
 from engine.mailbox import Committed
 from engine.reactions import Reaction
 
@@ -27,10 +27,13 @@ class Follow:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self.reaction = Reaction("follow", FOLLOWED, self._handle, self._wants)
+        self.reaction = Reaction("follow", FOLLOWED, self._handle, self._wants, self._lane)
 
     def _wants(self, record: Committed) -> bool:
         return bool(react(record.stream, record.event, record.id))
+
+    def _lane(self, record: Committed) -> str:
+        return lane_of(record.stream, record.event)
 
     async def _handle(self, record: Committed) -> None:
         for number, send in enumerate(react(record.stream, record.event, record.id)):

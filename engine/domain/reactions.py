@@ -13,8 +13,8 @@
     shop   CouponRedeemed, CouponReturned -> table or user RecordCouponUse
     shop   CampaignAnnounced -> users Notify
 
-A reaction runs at least once and in order per stream; whoever sends these gives each an id derived from the
-record, so that its effect is once.
+These run at least once, and in order per lane (`lane_of`); whoever sends them gives each an id derived from
+the record, so that its effect is once.
 """
 
 from __future__ import annotations
@@ -45,6 +45,26 @@ def react(stream: str, event: Event, event_id: str) -> list[Send]:
     """Return the commands that follow from a record of `stream`, in the order in which to send them."""
     follow = _FOLLOW.get(type(event))
     return follow(stream, event) if follow is not None else []
+
+
+def lane_of(stream: str, event: Event) -> str:
+    """Return which records of a stream have to be followed one after the other: those that meet again.
+
+    A table or a user is a stream with one shop to tell, so its records keep their order. A shop tells many,
+    and what it tells one table has nothing to do with what it tells another. So an order's records stay in
+    order, as do all orders of one table, and of one user. The menu goes its own way, as a table can have it
+    before or after anything else; so do coupons at tables, which all tables are told of. (Only the orders
+    that one user has at several tables may overtake each other on their way to that user, who keeps each by
+    itself.)
+    """
+    if not stream.startswith("store:"):
+        return stream
+    table, user_ = getattr(event, "table", None), getattr(event, "user", None)
+    if table is not None:
+        if isinstance(event, _COUPONS):
+            return f"{stream}>{OffersAnnounced.__name__}"
+        return f"{stream}>table:{table}"
+    return f"{stream}>{type(event).__name__}" if user_ is None else f"{stream}>user:{user_}"
 
 
 def _cart_submitted(stream: str, event: CartSubmitted) -> list[Send]:
@@ -166,6 +186,8 @@ _FOLLOW: dict[type, Callable[[str, Any], list[Send]]] = {
     CallAnswered: _call_answered,
 }
 _FOLLOW.update((kind, _order_changed) for kind in members(store.Event) if issubclass(kind, OrderEvent))
+
+_COUPONS = (CouponIssued, CouponRedeemed, CouponReturned)
 
 FOLLOWED = frozenset(kind.__name__ for kind in _FOLLOW)
 """Types of the events that `react` does anything for."""
