@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from engine import Answer, Config, Cursor
+from engine.clock import SystemClock
 from engine.domain.contract import Outcome
 from engine.feed import Feed, Frame, Snapshot, Subscription
 from engine.metrics import Metrics
@@ -30,6 +31,8 @@ PLAIN = Outcome(done="Taken", refused="Refused", key="order")
 
 class OneFeed:
     """The part of a node that the wait needs: one stream."""
+
+    clock = SystemClock()
 
     def __init__(self) -> None:
         self.metrics = Metrics()
