@@ -54,6 +54,9 @@ OPEN_MAX = 1024
 SPAN_MAX = 65_536
 """Records from the oldest that is not done on: one lane that has to wait does not soon stop the others."""
 
+_NOT_NOW = (Unavailable, UnknownOutcome)
+"""Nobody's fault. (After an unknown outcome the log has failed: the process ends.)"""
+
 logger = logging.getLogger("onda.reactions")
 
 
@@ -230,7 +233,7 @@ class Runner:
         attempt = counted + 1 if suspect else max(counted, 1) + starts
         last = "the process ended during each attempt"
         while attempt <= 1 + retries:
-            error = await (self._try_alone(record, attempt) if suspect else self._try(record))
+            error = await self._try(record, attempt if suspect else None)
             if error is None:
                 self._host.metrics.reactions.labels(name, "done").inc()
                 return
@@ -242,11 +245,23 @@ class Runner:
                 await trio.sleep(backoff_s(attempt - 2, config))
         await parking.park(record, lane, attempt - 1, last)
 
-    async def _try_alone(self, record: Committed, attempt: int) -> Exception | None:
+    async def _try(self, record: Committed, alone: int | None) -> Exception | None:
+        """Run the handler until it has a word on the record; wait out what is only unavailable, with others
+        having their turn meanwhile. `alone`: run it alone, and count it as this attempt.
+        """
+        waited = 0
+        while True:
+            error = await (self._run_handler(record) if alone is None else self._run_alone(record, alone))
+            if not isinstance(error, _NOT_NOW):
+                return error
+            await trio.sleep(backoff_s(waited, self._host.config))
+            waited = min(waited + 1, 16)
+
+    async def _run_alone(self, record: Committed, attempt: int) -> Exception | None:
         async with self._alone:
             await self._count(record, attempt)
-            error = await self._try(record)
-            if error is None:
+            error = await self._run_handler(record)
+            if error is None or isinstance(error, _NOT_NOW):
                 await self._count(record, 0)  # it may be tried again, but not because it ended the process
             return error
 
@@ -255,32 +270,25 @@ class Runner:
         checkpoint, name = self._host.checkpoint, self.reaction.name
         await keep_trying(lambda: checkpoint.count_attempt(name, record.position, attempt), self._host.config)
 
-    async def _try(self, record: Committed) -> Exception | None:
-        """Run the handler once; wait out what is only unavailable."""
-        waited = 0
-        while True:
-            try:
-                await self.reaction.handle(record)
-            except (LogFailed, LogCorrupt):
-                raise
-            except (
-                Unavailable,
-                UnknownOutcome,
-            ):  # after an unknown outcome the log has failed: the process ends
-                await trio.sleep(backoff_s(waited, self._host.config))
-                waited = min(waited + 1, 16)
-            except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
-                level = logger.warning if isinstance(error, OndaError) else logger.exception
-                level(
-                    "reaction %s failed at %s %d: %s",
-                    self.reaction.name,
-                    record.stream,
-                    record.version,
-                    error,
-                )
-                return error
-            else:
-                return None
+    async def _run_handler(self, record: Committed) -> Exception | None:
+        """Run the handler once; return what it raised."""
+        try:
+            await self.reaction.handle(record)
+        except (LogFailed, LogCorrupt):
+            raise
+        except _NOT_NOW as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
+            level = logger.warning if isinstance(error, OndaError) else logger.exception
+            level(
+                "reaction %s failed at %s %d: %s",
+                self.reaction.name,
+                record.stream,
+                record.version,
+                error,
+            )
+            return error
+        return None
 
     def first_parked(self, parked: Parked) -> Parked:
         """Return the record that holds this one: the first of its lane, which may be itself."""

@@ -216,3 +216,33 @@ async def test_a_reaction_may_have_its_own_number_of_retries() -> None:
         await wait_until(lambda: len(node.parked()) == 1)
         assert node.parked()[0]["attempts"] == 1
         assert recorder.seen == ["s1/a"]
+
+
+async def test_ends_while_a_reaction_has_to_wait_accuse_no_record(tmp_path: Path) -> None:
+    """A target that is away through many starts does not get a record parked, and one that waits alone does
+    not hold the others.
+    """
+    recorder = Recorder()
+    recorder.error = Unavailable()
+    recorder.fail |= {"s1/a": 1_000_000, "s2/b": 1_000_000}
+    for start in range(10):
+        async with open_node(config(str(tmp_path)), reactions=reaction(recorder)) as node:
+            if start == 0:
+                await make_shop(node)
+                await make_shop(node, "store:s2")
+                await place(node, "a")
+                await place(node, "b", stream="store:s2")
+            seen = len(recorder.seen)
+            await wait_until(lambda seen=seen: {"s1/a", "s2/b"} <= set(recorder.seen[seen + 4 :]))
+            assert not node.parked()
+            if start == 9:
+                del recorder.fail["s2/b"]
+                before = node.metrics.reactions.labels("test", "done")._value.get()
+                await wait_until(
+                    lambda node=node, before=before: (
+                        node.metrics.reactions.labels("test", "done")._value.get() > before
+                    )
+                )
+                del recorder.fail["s1/a"]
+                await wait_until(lambda node=node: node.statistics()["reaction_lag"] == 0)
+                assert not node.parked()
