@@ -1,7 +1,8 @@
 """Orders that end: how each change settles in the state, and how closed orders leave it.
 
 A closed order stays for a while, so that a tap by mistake can be undone, and then is archived: history has
-it. It stays for longer while its party sits at the table and has not paid, or while money is on its way back.
+it. It stays for longer while its party sits at the table and has not paid, while money is on its way back, or
+while its stock is still pinned.
 Payments leave with the last of their orders: they are kept out of sight for 30 days, and come back into view
 when somebody wants a refund.
 """
@@ -226,6 +227,8 @@ def is_giving_back(payment: Payment) -> bool:
 
 
 def _stays(state: State, order: Order) -> bool:
+    if order.order in state.holds:
+        return True  # it is paid, and its stock has yet to be confirmed
     if order.status == SERVED and order.table is not None and due(order):
         party = state.bills.get(order.table, {}).get(order.order)
         if party is not None and state.sittings.get(order.table) == party:

@@ -19,7 +19,7 @@ from engine.domain.contract import Context
 from engine.domain.order import ACCEPTED, PLACED, UNPAID, Order, OrderChange, OrderEvent
 from engine.domain.payment import DROPPED, PENDING
 from engine.domain.store import coupons, stock
-from engine.domain.store.closing import left_behind, settle
+from engine.domain.store.closing import left_behind, look_again, settle
 from engine.domain.store.state import Hold, State
 from engine.domain.store.stock import StockChange, further, moved
 from engine.domain.times import to_ms
@@ -110,6 +110,7 @@ def evolve(state: State, event: Event) -> None:
             known = state.orders.get(order)
             if hold is not None and hold.pieces and known is not None and known.status in (PLACED, ACCEPTED):
                 state.taken[order] = hold.pieces
+            look_again(state, order)
         case _:
             assert_never(event)
 
