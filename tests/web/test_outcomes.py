@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 import trio
@@ -13,6 +14,7 @@ from engine.clock import SystemClock
 from engine.domain.contract import Outcome
 from engine.feed import Feed, Frame, Snapshot, Subscription
 from engine.metrics import Metrics
+from tests.payments.paying import Shop, paying
 from tests.web.site import wait_until
 from web.auth import Gate
 from web.outcomes import Refusal, settle
@@ -186,3 +188,67 @@ async def test_plain_outcomes_are_done_or_refused(node: OneFeed) -> None:
     with pytest.raises(Refusal) as refusal:
         await settled(node, {"order": "o2"}, PLAIN, wait_s=5)
     assert (refusal.value.code, refusal.value.detail) == ("sold_out", "none left")
+
+
+async def approve(shop: Shop, made: dict[str, Any], ref: str, key: str) -> httpx.Response:
+    """Approve a payment under a key."""
+    fields = {"order": made["order"], "payment": made["payment"], "provider_ref": ref}
+    headers = {"idempotency-key": key}
+    return await shop.http.post("/v1/stores/s1/approve-payment", json=fields, headers=headers)
+
+
+@pytest.mark.parametrize(("ref", "status"), [("fine", "PAID"), ("decline-1", "DECLINED")])
+async def test_an_approval_answers_how_it_ended_however_often(ref: str, status: str) -> None:
+    """At first, under the same key and under another one; the gateway's reason comes along."""
+    async with paying() as shop:
+        made = await shop.prepare()
+        answers = [await approve(shop, made, ref, key) for key in ("k1", "k1", "k2")]
+        for answer in answers:
+            assert answer.status_code == 200
+            assert answer.json()["result"]["status"] == status
+            assert answer.json()["result"]["payment"] == made["payment"]
+            assert (answer.json()["result"].get("code") == "declined") is (status == "DECLINED")
+        assert [answer.headers.get("idempotent-replayed") for answer in answers] == [None, "true", None]
+        types = [event["type"] for event in answers[0].json()["events"]]
+        assert types == ["ApprovalRequested", "PaymentApproved" if status == "PAID" else "PaymentDeclined"]
+        assert len(shop.ledger.charges()) == (status == "PAID")
+
+
+async def test_an_approval_in_doubt_is_202_and_its_repeat_says_how_it_ended() -> None:
+    """Nobody waits longer than told; the same key gives the end once there is one."""
+    async with paying(outcome_wait_s=0.0) as shop:
+        made = await shop.prepare()
+        answer = await approve(shop, made, "slow-1", "k1")
+        assert answer.status_code == 202
+        assert answer.json()["result"]["status"] == "UNKNOWN"
+        assert answer.headers["location"].startswith("/v1/stores/s1/sync?after=")
+        await shop.wait_status(made, "PAID")
+        again = await approve(shop, made, "slow-1", "k1")
+        assert (again.status_code, again.json()["result"]["status"]) == (200, "PAID")
+
+
+async def test_an_approval_is_answered_when_its_events_have_left_the_ring() -> None:
+    """From the payment itself."""
+    async with paying(ring_frames_max=4) as shop:
+        made = await shop.prepare()
+        assert (await approve(shop, made, "fine", "k1")).status_code == 200
+        for number in range(6):
+            await shop.do("put-product", product="ramen", name="라면", price=4500 + number)
+        again = await approve(shop, made, "fine", "k1")
+        assert (again.status_code, again.json()["result"]["status"]) == (200, "PAID")
+        assert again.headers["idempotent-replayed"] == "true"
+
+
+async def test_operators_see_a_payment_in_doubt_and_decide() -> None:
+    """Listed with what the gateway said, until a person says that it was not paid."""
+    async with paying() as shop:
+        made = await shop.prepare()
+        assert (await approve(shop, made, "error_5xx-1", "k1")).status_code == 202
+        seen = (await shop.http.get("/v1/ops/payments")).json()
+        (row,) = seen["payments"]
+        assert (row["payment"], row["status"], row["code"]) == (made["payment"], "UNKNOWN", "internal")
+        assert seen["counts"]["open"] == 1
+        await shop.do("resolve-payment", payment=made["payment"], paid=False, reason="not in their books")
+        after = (await shop.http.get("/v1/ops/payments")).json()
+        assert (after["payments"], after["counts"]["open"]) == ([], 0)
+        assert set(after["checks"].values()) == {0}
