@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine import Config
-from engine.errors import LogLocked
+from engine.errors import ConfigError, LogLocked
 from engine.log.disk import OSDisk
+from engine.relays.targets import read_targets, read_types
 
 SYNCS = 100
 SYNC_BYTES = 4096
@@ -36,6 +37,7 @@ def check(config: Config) -> int:
 
 def _look(config: Config) -> Iterator[Finding]:
     yield "ok", f"settings make sense; node {config.node_id}, {config.host}:{config.port}"
+    yield from _judge_webhooks(config)
     folder = Path(config.data)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,6 +50,16 @@ def _look(config: Config) -> Iterator[Finding]:
     yield _judge_lock(folder)
     if config.host not in ("127.0.0.1", "::1", "localhost"):
         yield "warn", f"{config.host} is reached from other machines; tokens travel in the clear without TLS"
+
+
+def _judge_webhooks(config: Config) -> Iterator[Finding]:
+    try:
+        targets, types = read_targets(config), read_types(config)
+    except ConfigError as error:
+        yield "bad", str(error)
+        return
+    for target in targets:
+        yield "ok", f"{target.name} goes to {target.host}: {len(types)} types of events"
 
 
 def measure_syncs(folder: Path, count: int = SYNCS) -> list[float]:

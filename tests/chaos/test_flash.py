@@ -21,6 +21,7 @@ from tests.chaos.flash import (
 )
 from tests.chaos.logbook import read_log
 from tests.chaos.process import open_server
+from tests.relays.receiver import SECRET, open_receiver
 
 FULL = {"coupon": Size(5_000, 2_000, 200, 500), "dishes": Size(1_500, 1_000, 200, 50)}
 SMALL = {"coupon": Size(600, 240, 40, 60), "dishes": Size(300, 200, 40, 12)}
@@ -48,6 +49,21 @@ async def test_what_is_scarce_is_given_out_exactly(
     print(f"{sale.answered} answers in {sale.took_s:.1f} s, {sale.broken} sent again")
     assert judge(sale, await read_log(tmp_path / "data")) == []
     assert bool(kills) == bool(sale.broken)
+
+
+async def test_each_coupon_is_told_to_the_world_outside(tmp_path: Path, seed: int):
+    """Through kills of the server, by a receiver that loses answers: all of them, in their order, once."""
+    sale = coupon_sale(SMALL["coupon"], seed)
+    async with open_receiver() as receiver:
+        receiver.judge = lambda _: "lost" if len(receiver.seen) % 10 == 0 else ""
+        env = {"ONDA_WEBHOOK_URL": receiver.url, "ONDA_WEBHOOK_SECRET": SECRET}
+        env |= {"ONDA_WEBHOOK_TYPES": "COUPON_ISSUED", "ONDA_REACTION_BACKOFF_MS_MAX": "100"}
+        async with open_server(tmp_path / "data", "--no-demo", env={**KEEP_ALL, **env}) as (server, nursery):
+            await hold(sale, server, nursery, kills=2)
+    sequences = [taken.message["data"]["sequence"] for taken in receiver.taken]
+    assert sequences == list(range(1, sale.size.stock + 1))
+    assert {taken.message["type"] for taken in receiver.taken} == {"COUPON_ISSUED"}
+    assert len(receiver.seen) > len(receiver.taken)
 
 
 def test_the_requests_hold_what_they_are_to_hold():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from engine.relays.names import outside_name
 from engine.relays.targets import read_targets, read_types
 from tests.engine.shop import config
 from tests.relays.receiver import KEY, SECRET
+from tests.web.process import onda
 
 URL = "https://receiver.example/hooks?key=k"
 
@@ -111,3 +113,18 @@ async def test_a_node_does_not_start_with_settings_that_make_no_sense() -> None:
     with pytest.raises(ConfigError, match="webhook_secret"):
         async with open_node(config(webhook_url=URL)):
             raise AssertionError("it started")
+
+
+def test_the_command_line_judges_webhooks_and_shows_no_secret(tmp_path: Path) -> None:
+    """`check` says where they go, or what is wrong; `config` hides the keys."""
+    good = {"ONDA_WEBHOOK_URL": URL, "ONDA_WEBHOOK_SECRET": SECRET}
+    checked = onda("check", "--data", str(tmp_path), env=good)
+    assert "webhook goes to receiver.example" in checked.stdout
+    assert "key=k" not in checked.stdout
+    bad = onda("check", "--data", str(tmp_path), env={**good, "ONDA_WEBHOOK_SECRET": "hush-hush"})
+    assert bad.returncode == 1
+    assert "webhook_secret must be" in bad.stdout
+    shown = onda("config", env=good)
+    assert shown.returncode == 0
+    assert "webhook_secret" in shown.stdout
+    assert SECRET.removeprefix("whsec_") not in shown.stdout
