@@ -8,7 +8,7 @@ import trio
 
 from engine import codec
 from engine.domain.contract import Command
-from engine.errors import UnknownOutcome
+from engine.errors import Rejected, UnknownOutcome
 from web.messages import Headers, Problem, Request, Response, json_response
 from web.outcomes import Done, settle
 from web.rights import check_send
@@ -50,7 +50,22 @@ async def run(site: Site, who: Identity, feed: FeedPath, name: str, body: bytes,
         raise UnknownOutcome
     if command.outcome is None:
         return Done(answer)
-    return await settle(site, feed.stream, answer, command.outcome)
+    done = await settle(site, feed.stream, answer, command.outcome)
+    if done.pending and answer.replayed and command.outcome.collection:
+        return await _look_again(site, who, feed, decoded, done)
+    return done
+
+
+async def _look_again(site: Site, who: Identity, feed: FeedPath, command: Command, done: Done) -> Done:
+    """Ask anew what became of a repeated command whose event and entity are both out of reach.
+
+    A command that names a collection for its outcome has no effect a second time.
+    """
+    try:
+        fresh = await site.node.ask(feed.stream, command, by=who.by)
+    except Rejected:  # it was accepted before, and nobody knows how it ended: stay with that
+        return done
+    return done.with_result(fresh.result, command.outcome)
 
 
 def encode_answer(done: Done) -> bytes:

@@ -47,6 +47,13 @@ class Done(NamedTuple):
             return self.answer.result
         return msgspec.json.encode(msgspec.json.decode(self.answer.result) | self.status)
 
+    def with_result(self, result: bytes, outcome: Outcome | None) -> Done:
+        """Return the answer with what a newer `result` says about how it ended, if that says so."""
+        found = msgspec.json.decode(result)
+        if outcome is None or not _is_final(outcome, found.get("status")):
+            return self
+        return self._replace(pending=False, status=_status(found["status"], found))
+
 
 class Refusal(Exception):
     """The work that a command started was refused elsewhere; `code` and `detail` are that event's."""
@@ -147,4 +154,8 @@ class _Search:
             found, status = self._entity | (self._entity.get("attempt") or {}), self._entity.get("status")
             if not _is_final(self._outcome, status):
                 found, status = {}, self._outcome.pending
-        return {"status": status} | {name: found[name] for name in _COPIED if found.get(name)}
+        return _status(status, found)
+
+
+def _status(status: str | None, found: dict[str, Any]) -> dict[str, Any]:
+    return {"status": status} | {name: found[name] for name in _COPIED if found.get(name)}

@@ -239,6 +239,20 @@ async def test_an_approval_is_answered_when_its_events_have_left_the_ring() -> N
         assert again.headers["idempotent-replayed"] == "true"
 
 
+async def test_an_approval_is_answered_when_its_payment_has_left_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its order, from what readers see: the shop still knows how it ended."""
+    async with paying(ring_frames_max=1, outcome_wait_s=0.05) as shop:
+        made = await shop.prepare()
+        await approve(shop, made, "decline-1", "k1")
+        await shop.wait_status(made, "DECLINED")
+        for number in range(3):
+            await shop.do("put-product", product="ramen", name="라면", price=4500 + number)
+        monkeypatch.setattr("web.outcomes._decode_state", lambda _: {})
+        again = await approve(shop, made, "decline-1", "k1")
+        assert (again.status_code, again.json()["result"]["status"]) == (200, "DECLINED")
+        assert again.json()["result"]["code"] == "declined"
+
+
 async def test_operators_see_a_payment_in_doubt_and_decide() -> None:
     """Listed with what the gateway said, until a person says that it was not paid."""
     async with paying() as shop:
