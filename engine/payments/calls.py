@@ -43,8 +43,8 @@ from engine.payments.gateways import Gateways
 from engine.payments.http import Lost, NotSent
 from engine.reactions import Reaction
 
-CALLS_MAX = 64
-"""Calls to one gateway at the same time."""
+CALLS_MAX = 256
+"""Calls to one gateway at the same time; who has to wait longer than a call may take is not sent at all."""
 
 OPEN_TRIES = 3
 """How often the guest's page is asked for; without one the guest has to choose another method."""
@@ -173,12 +173,18 @@ class Calls:
     ) -> Result:
         """Make one call within its time and among the gateway's slots; whatever happens is a result."""
         slots = self._slots.setdefault(gateway.name, trio.CapacityLimiter(CALLS_MAX))
-        async with slots:
-            began = trio.current_time()
-            result: Result = Unknown("timeout", "the gateway did not answer in time")
-            with trio.move_on_after(self._host.config.gateway_timeout_s):
-                result = await _result(gateway.name, verb, work)
-            took_s = trio.current_time() - began
+        began, within_s = trio.current_time(), self._host.config.gateway_timeout_s
+        result: Result = Unknown("not_sent", "too many calls wait for the gateway")
+        with trio.move_on_after(within_s) as waiting:
+            await slots.acquire()
+        if not waiting.cancelled_caught:
+            result = Unknown("timeout", "the gateway did not answer in time")
+            try:
+                with trio.move_on_after(within_s):
+                    result = await _result(gateway.name, verb, work)
+            finally:
+                slots.release()
+        took_s = trio.current_time() - began
         verdict = _verdict(result)
         self._host.metrics.gateway_calls.labels(gateway.name, verb, verdict).inc()
         self._host.metrics.gateway_call_s.labels(gateway.name, verb).observe(took_s)

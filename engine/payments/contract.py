@@ -19,6 +19,7 @@ import trio
 
 from engine.domain.payment import Checkout
 from engine.domain.store.gateway import ApprovalRequested, PaymentPrepared, QueryRequested, RefundSent
+from engine.payments.http import Lost, NotSent
 
 _PAYMENT = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _ORDER_ID = re.compile(rf"({_PAYMENT})(?:_([A-Za-z0-9_-]{{1,27}}))?")
@@ -120,6 +121,18 @@ def read_order_id(text: str) -> tuple[str, str] | None:
     """Return store and payment of an order id of ours; the store is "" where the id does not carry it."""
     match = _ORDER_ID.fullmatch(text)
     return (match[2] or "", match[1]) if match else None
+
+
+async def look_up(gateway: Gateway, requested: ApprovalRequested, store: str) -> Result:
+    """Return what a gateway knows of an approval that it says it had before.
+
+    Raises:
+        Lost: it cannot be asked. That the question was not sent says nothing about the approval, which was.
+    """
+    try:
+        return await gateway.query(as_query(requested), store)
+    except NotSent:
+        raise Lost("not_asked") from None
 
 
 def as_query(requested: ApprovalRequested) -> QueryRequested:

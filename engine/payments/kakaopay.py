@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.domain.payment import Checkout
 from engine.domain.store.gateway import ApprovalRequested, PaymentPrepared, QueryRequested, RefundSent
-from engine.payments.contract import Approved, Declined, Links, Result, Unknown, as_query, order_id
+from engine.payments.contract import Approved, Declined, Links, Result, Unknown, look_up, order_id
 from engine.payments.http import Answer, Line
 
 URL = "https://open-api.kakaopay.com"
@@ -77,7 +77,7 @@ class KakaoPay:
             return _verify(answer, order, requested.checkout)
         code, message = self._said(answer)
         if code == ALREADY_APPROVED:
-            return await self.query(as_query(requested), store)
+            return await look_up(self, requested, store)
         refused = code in REFUSALS and answer.status in range(400, 500)
         return Declined(code, message) if refused else Unknown(code, message)
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from engine.domain.payment import Checkout
 from engine.domain.store.gateway import ApprovalRequested, PaymentPrepared, QueryRequested, RefundSent
-from engine.payments.contract import Approved, Declined, Links, Result, Unknown, as_query, order_id
+from engine.payments.contract import Approved, Declined, Links, Result, Unknown, look_up, order_id
 from engine.payments.http import Answer, Line
 
 URL = "https://pay.paygate.naver.com/naverpay-partner/naverpay/payments"
@@ -101,7 +101,7 @@ class NaverPay:
             detail = answer.part("body").get("detail")
             return _verify(detail, requested.ref, order_id(store, requested.payment))
         if code == "AlreadyComplete":
-            return await self.query(as_query(requested), store)
+            return await look_up(self, requested, store)
         return Declined(code, message) if code in REFUSALS else Unknown(code, message)
 
     async def query(self, asked: QueryRequested, store: str) -> Result:

@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.domain.payment import Checkout
 from engine.domain.store.gateway import ApprovalRequested, PaymentPrepared, QueryRequested, RefundSent
-from engine.payments.contract import Approved, Declined, Links, Result, Unknown, as_query, order_id
+from engine.payments.contract import Approved, Declined, Links, Result, Unknown, look_up, order_id
 from engine.payments.http import Answer, Line
 
 REFUSALS = frozenset({"declined", "expired", "order_mismatch", "amount_mismatch", "invalid_key"})
@@ -59,7 +59,7 @@ class SandboxGateway:
             return _read(answer.body, order)
         code, message = self._said(answer)
         if code == "already_processed":
-            return await self.query(as_query(requested), store)
+            return await look_up(self, requested, store)
         refused = code in REFUSALS and answer.status in range(400, 500)
         return Declined(code, message) if refused else Unknown(code, message)
 

@@ -13,8 +13,7 @@ from urllib.parse import quote
 
 from engine.domain.payment import Checkout
 from engine.domain.store.gateway import ApprovalRequested, PaymentPrepared, QueryRequested, RefundSent
-from engine.payments.contract import Approved, Declined, Links, Result, Unknown, order_id
-from engine.payments.contract import as_query as to_query
+from engine.payments.contract import Approved, Declined, Links, Result, Unknown, look_up, order_id
 from engine.payments.http import Answer, Line
 
 URL = "https://api.tosspayments.com"
@@ -45,6 +44,7 @@ CANCEL_REFUSALS = frozenset(
 )
 
 _WAITING = frozenset({"READY", "IN_PROGRESS", "WAITING_FOR_DEPOSIT"})
+_NEVER = frozenset({"NOT_FOUND_PAYMENT", "not_charged_yet"})
 _GONE = frozenset({"ABORTED", "EXPIRED", "CANCELED"})
 
 logger = logging.getLogger("onda.gateway")
@@ -90,9 +90,10 @@ class Toss:
             return self._read(answer, order)
         code, message = self._said(answer)
         if code in ASK and answer.status < 500:
-            found = await self.query(to_query(requested), store)
+            found = await look_up(self, requested, store)
             gone = code != "ALREADY_PROCESSED_PAYMENT"
-            return Declined(code, message) if gone and isinstance(found, Unknown) else found
+            never = isinstance(found, Unknown) and found.code in _NEVER  # not: it could not be asked
+            return Declined(code, message) if gone and never else found
         if answer.status in range(400, 500) and (code in REFUSALS or code.startswith("REJECT_")):
             return Declined(code, message)
         return Unknown(code, message)

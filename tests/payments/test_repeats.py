@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import msgspec
+import pytest
 import trio
+import trio.testing
 
 from engine import Node, open_node
 from engine.domain.payment import Checkout
@@ -15,10 +18,13 @@ from engine.domain.store.orders import CreateOrder, Wish
 from engine.domain.store.payments import ApprovePayment, PreparePayment
 from engine.domain.store.shop import ConfigureStore, OpenStore
 from engine.payments import Gateways
-from engine.payments.contract import Approved, Result, Unknown
-from engine.payments.http import NotSent
+from engine.payments.contract import Approved, Links, Result, Unknown
+from engine.payments.http import Line, Lost, NotSent
+from engine.payments.sandbox import SandboxGateway
+from engine.payments.toss import Toss
 from tests.engine.kept import Kept, kept
 from tests.engine.shop import OWNER, STORE, config, wait_until
+from tests.payments.events import requested
 
 __all__ = ["kept"]
 
@@ -108,3 +114,34 @@ async def test_an_attempt_without_an_answer_is_sent_again_after_a_crash(kept: Ke
         await wait_until(lambda: not node.statistics()["reaction_lag"])
         assert await status_of(node, payment) == "PAID"
     assert len(gateway.charged) == 1
+
+
+async def test_a_question_that_could_not_be_sent_says_nothing_about_the_charge(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The gateway has had this approval before; that it cannot be asked now makes a doubt, not a refusal."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            raise httpx.ConnectError("refused")
+        return httpx.Response(409, stream=httpx.ByteStream(b'{"code": "already_processed"}'))
+
+    line = Line("http://gateway.test", {}, timeout_s=0.01, transport=httpx.MockTransport(answer))
+    gateway = SandboxGateway(line, Links("http://shop.test"))
+    with trio.fail_after(10), pytest.raises(Lost):
+        await gateway.approve(requested(), "s1")
+    await gateway.aclose()
+
+
+async def test_toss_a_session_that_is_gone_is_a_doubt_while_toss_cannot_be_asked() -> None:
+    """The first approval may have charged: only an answer to the question makes a refusal certain."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(500, stream=httpx.ByteStream(b'{"code": "FAILED_INTERNAL"}'))
+        return httpx.Response(404, stream=httpx.ByteStream(b'{"code": "NOT_FOUND_PAYMENT_SESSION"}'))
+
+    line = Line("http://gateway.test", {}, timeout_s=0.01, transport=httpx.MockTransport(answer))
+    gateway = Toss(line, Links("http://shop.test"))
+    assert isinstance(await gateway.approve(requested("toss"), "s1"), Unknown)
+    await gateway.aclose()
