@@ -71,11 +71,22 @@ class Shop:
         return payment
 
 
+class Clock:
+    """The sandbox's clock; `ahead_ms` puts it forward."""
+
+    ahead_ms = 0
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self.ahead_ms
+
+
 @asynccontextmanager
 async def sandboxing(*, slow_s: float = 0.05) -> AsyncIterator[Sandbox]:
     """Run a sandbox until the block ends."""
-    ledger = Ledger(None, lambda: time.time_ns() // 1_000_000)
+    clock = Clock()
+    ledger = Ledger(None, clock.now_ms)
     sandbox = Sandbox(ledger, KEY, slow_s=slow_s, late_s=0.05)
+    sandbox.clock = clock  # type: ignore[attr-defined]
     async with open_sandbox(sandbox):
         yield sandbox
 

@@ -312,6 +312,31 @@ async def test_a_slow_gateway_holds_up_only_itself(autojump_clock: trio.testing.
         nursery.cancel_scope.cancel()
 
 
+async def test_who_waits_too_long_for_a_slot_is_not_sent(autojump_clock: trio.testing.MockClock) -> None:
+    """That is certain, so the guest may try again; the slots are free again afterwards."""
+    slow, host = FakeGateway(approve=trio.sleep_forever), FakeHost()
+    handle = calls(slow, host)
+    slow.answers["approve"] = _sleep_long
+    host.config = config(gateway_timeout_s=5.0)
+    async with trio.open_nursery() as nursery:
+        for number in range(CALLS_MAX):
+            nursery.start_soon(handle, record(events.requested(), number + 1))
+        await trio.testing.wait_all_tasks_blocked()
+        host.config = config(gateway_timeout_s=1.0)
+        await handle(record(events.requested(), 1000))
+        assert trio.current_time() == pytest.approx(1.0)
+        assert (host.told[0].verdict, host.told[0].code) == ("DECLINED", "not_sent")
+        assert len(slow.said) == CALLS_MAX
+    assert {told.code for told in host.told[1:]} == {"timeout"}
+    slow.answers["approve"] = CHARGED
+    await handle(record(events.requested(), 1001))
+    assert host.told[-1].verdict == "APPROVED"
+
+
+async def _sleep_long() -> None:
+    await trio.sleep(100)
+
+
 async def test_calls_are_counted_and_timed() -> None:
     """By gateway, verb and verdict."""
     _, host = await settle(events.requested(), approve=Lost("cut"))

@@ -61,6 +61,16 @@ async def test_toss_final_states_of_a_payment_are_certain(status: str) -> None:
         assert await on.query() == Declined(status.lower())
 
 
+async def test_toss_a_charge_of_another_order_is_a_doubt() -> None:
+    """Whatever address it came from."""
+    async with stage(FakeToss) as on:
+        paid = {"orderId": "other-order", "status": "DONE", "paymentKey": "pk-1", "totalAmount": 12_000}
+        on.player.answer = lambda _: Played(200, paid)
+        for result in (await on.query(), await on.approve()):
+            assert isinstance(result, Unknown)
+            assert result.code == "order_mismatch"
+
+
 async def test_toss_what_a_guest_brings_is_never_part_of_an_address() -> None:
     """A query goes by our own order id."""
     async with stage(FakeToss) as on:

@@ -11,6 +11,7 @@ import trio
 
 from engine.payments import Approved, Declined, Gateway, Result, Unknown
 from engine.payments.http import Lost, NotSent
+from engine.payments.toss import encoded
 from tests.payments import events
 from tests.payments.events import ORDER, STORE
 from tests.payments.player import Asked, Played, Player, playing
@@ -267,7 +268,8 @@ async def test_our_secrets_never_come_back(make: type[Provider]) -> None:
     """A gateway that repeats our headers in its error does not put them into our events."""
 
     def echo(asked: Asked) -> Played:
-        told = f"bad header {dict(asked.headers)}\r\n" + "x" * 1000
+        sent = asked.headers
+        told = f"{sent.get('authorization')} {sent.get('x-naver-client-secret')}\r\n" + "x" * 1000
         said = {"code": told, "message": told, "error_code": told, "error_message": told}
         return Played(400 if make.name != "naverpay" else 200, said)
 
@@ -276,6 +278,8 @@ async def test_our_secrets_never_come_back(make: type[Provider]) -> None:
         on.player.answer = echo
         for result in (await on.approve(), await on.query(), await on.cancel()):
             assert isinstance(result, Unknown)
+            assert "[hidden]" in result.message
             assert SECRET not in repr(result)
+            assert encoded(SECRET) not in repr(result)
             assert "\n" not in result.message
             assert len(result.message) <= 200

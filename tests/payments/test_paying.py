@@ -11,6 +11,7 @@ import trio
 from engine.payments.contract import order_id
 from tests.payments.paying import KEY, Shop, paying, sandboxing, selling
 from tests.web.site import wait_until
+from web.sandbox.ledger import WINDOW_MS
 
 
 def check_books(shop: Shop, paid: int) -> None:
@@ -84,6 +85,29 @@ async def test_a_lost_answer_is_found_by_asking() -> None:
             await shop.do("query-payment", payment=made["payment"])
         await shop.wait_status(made, "PAID")
         assert len(shop.ledger.charges()) == 1
+        check_books(shop, 4500)
+
+
+async def test_a_charge_that_never_came_ends_by_itself() -> None:
+    """Within the gateway's window nothing is certain; after it there was no charge, and that is final."""
+    async with paying() as shop:
+        made = await shop.prepare()
+        await shop.approve(made, "error_5xx-1")
+        await shop.wait_status(made, "UNKNOWN")
+        await shop.do("query-payment", payment=made["payment"])
+        with trio.fail_after(5):
+            while (await shop.payment(made))["attempt"]["querying"]:
+                await trio.sleep(0.01)
+        assert (await shop.payment(made))["status"] == "UNKNOWN"
+        shop.sandbox.clock.ahead_ms = WINDOW_MS  # type: ignore[attr-defined]
+        await shop.do("query-payment", payment=made["payment"])
+        payment = await shop.wait_status(made, "DECLINED")
+        assert payment["attempt"]["code"] == "expired"
+        check_books(shop, 0)
+        made |= await shop.do(
+            "prepare-payment", order=made["order"], amount=4500, payer="kim", method="sandbox"
+        )
+        assert (await shop.approve(made, "fine"))["status"] == "PAID"
         check_books(shop, 4500)
 
 

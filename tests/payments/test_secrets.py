@@ -70,7 +70,8 @@ async def test_a_gateway_that_shouts_them_is_not_repeated(tmp_path: Path) -> Non
     """It puts our own headers into its error messages: they stay out of events, logs, metrics and files."""
 
     def shout(asked: Asked) -> Played:
-        told = f"who is this? {dict(asked.headers)}"
+        secret = asked.headers.get("authorization") or asked.headers.get("x-naver-client-secret")
+        told = f"who is this? {secret} {dict(asked.headers)}"
         return Played(400, {"code": told, "message": told, "error_code": told, "error_message": told})
 
     async with playing(shout) as gateway:
