@@ -26,7 +26,7 @@ from engine.domain.store.shop import CloseStore, ConfigureStore, OpenStore, Paus
 from engine.domain.table.calls import AnswerCall, CallStaff
 from engine.domain.table.cart import AddToCart, ChangeQuantity, RemoveFromCart, SubmitCart
 from engine.domain.table.sitting import CloseTable, OpenTable
-from engine.domain.user import Notify
+from engine.domain.user.notices import Notify
 
 __all__ = [
     "AcceptOrder",

@@ -24,7 +24,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from engine.domain import store, user
+from engine.domain import store
 from engine.domain.contract import Event, Send, members
 from engine.domain.coupon import ISSUED, HeldCoupon, Offer
 from engine.domain.order import OrderChange, OrderEvent
@@ -39,6 +39,9 @@ from engine.domain.table.cart import CartSubmitted, ReturnCart
 from engine.domain.table.copies import RecordChange, RecordOrder, ShowMenu
 from engine.domain.table.coupons import RecordCoupon, RecordCouponUse, ShowOffers
 from engine.domain.table.sitting import TableClosed, TableOpened
+from engine.domain.user import coupons as user_coupons
+from engine.domain.user import orders as user_orders
+from engine.domain.user.notices import Notify
 
 
 def react(stream: str, event: Event, event_id: str) -> list[Send]:
@@ -86,7 +89,7 @@ def _order_created(stream: str, event: OrderCreated) -> list[Send]:
         at_table = order if order.shipping is None else replace(order, shipping=None)
         sends.append(Send(_table(stream, event.table), RecordOrder(at_table, event.sitting)))
     if event.user is not None:
-        sends.append(Send(f"user:{event.user}", user.RecordOrder(_store(stream), order)))
+        sends.append(Send(f"user:{event.user}", user_orders.RecordOrder(_store(stream), order)))
     return sends
 
 
@@ -106,7 +109,7 @@ def _to_copies(stream: str, change: OrderChange, table: str | None, user_id: str
     if table is not None:
         sends.append(Send(_table(stream, table), RecordChange(change)))
     if user_id is not None:
-        sends.append(Send(f"user:{user_id}", user.RecordChange(_store(stream), change)))
+        sends.append(Send(f"user:{user_id}", user_orders.RecordChange(_store(stream), change)))
     return sends
 
 
@@ -126,7 +129,7 @@ def _coupon_issued(stream: str, event: CouponIssued) -> list[Send]:
         offer = Offer(event.coupon, name, discount, event.remaining, event.starts_at, event.expires_at)
         return [Send(_table(stream, event.table), RecordCoupon(offer, event.sitting))]
     held = HeldCoupon(event.coupon, name, discount, event.sequence, ISSUED, event.at, event.expires_at)
-    return [Send(f"user:{event.user}", user.RecordCoupon(_store(stream), held))]
+    return [Send(f"user:{event.user}", user_coupons.RecordCoupon(_store(stream), held))]
 
 
 def _coupon_moved(stream: str, event: CouponRedeemed | CouponReturned) -> list[Send]:
@@ -134,12 +137,12 @@ def _coupon_moved(stream: str, event: CouponRedeemed | CouponReturned) -> list[S
     if event.table is not None:
         moved = RecordCouponUse(event.coupon, event.sitting, used)
         return [Send(_table(stream, event.table), moved)]
-    use = user.RecordCouponUse(_store(stream), event.coupon, event.order if used else None)
+    use = user_coupons.RecordCouponUse(_store(stream), event.coupon, event.order if used else None)
     return [Send(f"user:{event.user}", use)]
 
 
 def _campaign_announced(stream: str, event: CampaignAnnounced) -> list[Send]:
-    notice = user.Notify(event.name, "지금 시작했어요")
+    notice = Notify(event.name, "지금 시작했어요")
     return [Send(f"user:{name}", notice) for name in event.users]
 
 

@@ -27,8 +27,9 @@ ROLES = {
     "owner staff table": "OpenTable AddToCart ChangeQuantity RemoveFromCart SubmitCart CallStaff",
     "owner staff user": "FollowStore UnfollowStore",
     "owner staff table user": "PreparePayment ApprovePayment CreateOrder CancelOrder IssueCoupon",
-    "service": "Notify",
-    "": "SettleRefund RetryRefunds ExpireHolds ConfirmStock NoteCheckout SettleApproval ReconcilePayments "
+    "service": "Notify StartTask AdvanceTask CompleteTask FailTask CleanupTasks",
+    "": "RequestOrder ForgetTasks "
+    "SettleRefund RetryRefunds ExpireHolds ConfirmStock NoteCheckout SettleApproval ReconcilePayments "
     "RetireCoupons TurnCampaigns RecordCoupon RecordCouponUse ShowOffers "
     "TakeCart ArchiveOrders NoteTable NoteCall ReturnCart ShowMenu RecordOrder RecordChange",
 }

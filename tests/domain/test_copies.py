@@ -17,7 +17,7 @@ from engine.domain.table.copies import (
 )
 from engine.domain.table.sitting import TableClosed, TableOpened
 from engine.domain.table.state import CartLine
-from engine.domain.user import NoticeAdded, Notify
+from engine.domain.user.notices import NoticeAdded, Notify
 from tests.domain.shop_given import SAT, SIGN, item, line
 from tests.harness_domain import NOW, check
 
@@ -89,7 +89,7 @@ def test_a_table_shows_only_so_many_orders(monkeypatch):
     assert stream.do(RecordOrder(fourth)) == [OrderReceived("o4", fourth)]
 
 
-USERS = user.OrderReceived("o1", "s1", replace(ORDER, table=None, user="u1"))
+USERS = user.orders.OrderReceived("o1", "s1", replace(ORDER, table=None, user="u1"))
 
 
 @pytest.mark.parametrize(
@@ -97,11 +97,11 @@ USERS = user.OrderReceived("o1", "s1", replace(ORDER, table=None, user="u1"))
     [
         ([], Notify("반가워요"), [NoticeAdded("n1", "반가워요", NOW)]),
         ([], Notify("a", "b", "/u/u1"), [NoticeAdded("n1", "a", NOW, "b", "/u/u1")]),
-        ([], user.RecordOrder("s1", USERS.copy), [USERS]),
-        ([USERS], user.RecordOrder("s1", USERS.copy), []),
-        ([USERS], user.RecordChange("s1", READY), [user.OrderChanged("o1", "s1", READY)]),
-        ([USERS], user.RecordChange("s2", READY), []),
-        ([], user.RecordChange("s1", READY), []),
+        ([], user.orders.RecordOrder("s1", USERS.copy), [USERS]),
+        ([USERS], user.orders.RecordOrder("s1", USERS.copy), []),
+        ([USERS], user.orders.RecordChange("s1", READY), [user.orders.OrderChanged("o1", "s1", READY)]),
+        ([USERS], user.orders.RecordChange("s2", READY), []),
+        ([], user.orders.RecordChange("s1", READY), []),
     ],
 )
 def test_a_user(given, command, then):
@@ -111,12 +111,12 @@ def test_a_user(given, command, then):
 
 def test_orders_of_two_shops_do_not_clash():
     """Both shops may have an o1."""
-    stream = check(user, [USERS], user.RecordOrder("s2", USERS.copy))
+    stream = check(user, [USERS], user.orders.RecordOrder("s2", USERS.copy))
     assert {key: order["store"] for key, order in stream.visible()["orders"].items()} == {
         "s1/o1": "s1",
         "s2/o1": "s2",
     }
-    stream.do(user.RecordChange("s2", READY))
+    stream.do(user.orders.RecordChange("s2", READY))
     assert [order.status for order in stream.state.orders.values()] == ["PLACED", "READY"]
 
 
@@ -127,9 +127,9 @@ def test_the_answer_to_a_notice():
 
 def test_a_user_keeps_the_last_notices_and_orders(monkeypatch):
     """The event names what goes."""
-    monkeypatch.setattr(user, "NOTICES_MAX", 2)
-    monkeypatch.setattr(user, "ORDERS_MAX", 1)
+    monkeypatch.setattr(user.notices, "NOTICES_MAX", 2)
+    monkeypatch.setattr(user.orders, "ORDERS_MAX", 1)
     notices = [NoticeAdded("n1", "a", NOW), NoticeAdded("n2", "b", NOW)]
     check(user, notices, Notify("c"), [NoticeAdded("n3", "c", NOW, dropped=("n1",))])
-    then = [user.OrderReceived("o1", "s2", USERS.copy, ("s1/o1",))]
-    check(user, [USERS], user.RecordOrder("s2", USERS.copy), then)
+    then = [user.orders.OrderReceived("o1", "s2", USERS.copy, ("s1/o1",))]
+    check(user, [USERS], user.orders.RecordOrder("s2", USERS.copy), then)

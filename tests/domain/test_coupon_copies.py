@@ -42,20 +42,20 @@ HELD_BY_USER = HeldCoupon("welcome", "첫 주문 할인", OFF, 7, ISSUED, NOW, N
 
 def test_a_user_holds_coupons_of_many_shops():
     """Each is there once, used or not; of very many the oldest go."""
-    stream = check(user, [], user.RecordCoupon("s1", HELD_BY_USER))
-    assert stream.do(user.RecordCoupon("s1", HELD_BY_USER)) == []
-    stream.do(user.RecordCoupon("s2", HELD_BY_USER))
-    stream.do(user.RecordCouponUse("s1", "welcome", "o1"))
-    assert stream.do(user.RecordCouponUse("s1", "welcome", "o1")) == []
-    assert stream.do(user.RecordCouponUse("s3", "welcome", "o1")) == []
+    stream = check(user, [], user.coupons.RecordCoupon("s1", HELD_BY_USER))
+    assert stream.do(user.coupons.RecordCoupon("s1", HELD_BY_USER)) == []
+    stream.do(user.coupons.RecordCoupon("s2", HELD_BY_USER))
+    stream.do(user.coupons.RecordCouponUse("s1", "welcome", "o1"))
+    assert stream.do(user.coupons.RecordCouponUse("s1", "welcome", "o1")) == []
+    assert stream.do(user.coupons.RecordCouponUse("s3", "welcome", "o1")) == []
     seen = stream.visible()["coupons"]
     assert (seen["s1/welcome"]["status"], seen["s1/welcome"]["order"]) == (USED, "o1")
     assert seen["s2/welcome"]["status"] == ISSUED
-    stream.do(user.RecordCouponUse("s1", "welcome"))
+    stream.do(user.coupons.RecordCouponUse("s1", "welcome"))
     assert stream.visible()["coupons"]["s1/welcome"]["status"] == ISSUED
-    for number in range(user.COUPONS_MAX):
-        stream.do(user.RecordCoupon(f"t{number}", HELD_BY_USER))
-    assert len(stream.state.coupons) == user.COUPONS_MAX
+    for number in range(user.coupons.COUPONS_MAX):
+        stream.do(user.coupons.RecordCoupon(f"t{number}", HELD_BY_USER))
+    assert len(stream.state.coupons) == user.coupons.COUPONS_MAX
     assert "s1/welcome" not in stream.state.coupons
 
 

@@ -180,19 +180,19 @@ class User(RuleBasedStateMachine):
     @rule(title=st.text(min_size=1, max_size=5), times=st.integers(1, 30))
     def notify(self, title, times):
         for _ in range(times):
-            self.stream.do(user.Notify(title, "안녕", "/demo"), "service:pos")
+            self.stream.do(user.notices.Notify(title, "안녕", "/demo"), "service:pos")
         self.told += times
 
     @rule(store=st.sampled_from(["s1", "s2"]), times=st.integers(1, 20))
     def record(self, store, times):
         for _ in range(times):
             self.stream.do(
-                user.RecordOrder(store, replace(ORDER, order=f"o{next(self.ids)}")), f"store:{store}"
+                user.orders.RecordOrder(store, replace(ORDER, order=f"o{next(self.ids)}")), f"store:{store}"
             )
 
     @rule(store=st.sampled_from(["s1", "s2"]), change=changes)
     def record_change(self, store, change):
-        self.stream.do(user.RecordChange(store, change), f"store:{store}")
+        self.stream.do(user.orders.RecordChange(store, change), f"store:{store}")
 
     @invariant()
     def only_the_last_are_kept(self):

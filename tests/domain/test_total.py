@@ -21,7 +21,7 @@ st.register_type_strategy(
 st.register_type_strategy(Discount, st.sampled_from([Discount(1000), Discount(percent=10, cap=500)]))
 
 _REFERENCES = {"coupon", "order", "line", "product", "call", "table", "notice", "store", "user"}
-_REFERENCES |= {"payment", "refund", "attempt", "table"}
+_REFERENCES |= {"payment", "refund", "attempt", "table", "task"}
 
 
 def event_of(kind):

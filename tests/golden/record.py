@@ -32,7 +32,9 @@ from engine.domain.table.calls import AnswerCall, CallStaff
 from engine.domain.table.cart import AddToCart, ChangeQuantity, RemoveFromCart, SubmitCart
 from engine.domain.table.sitting import CloseTable, OpenTable
 from engine.domain.times import to_ms, to_text
-from engine.domain.user import Notify
+from engine.domain.user.notices import Notify
+from engine.domain.user.tasks import AdvanceTask, CleanupTasks, CompleteTask, FailTask, StartTask
+from engine.domain.user.wishes import RequestOrder
 from tests.domain.shop_given import EXTRA, SIZE
 from tests.golden.giving_back import give_back, settle_bills
 from tests.golden.paying import pay_first
@@ -86,6 +88,14 @@ EVENING: list[tuple[str, Any]] = [
     (TABLE, AddToCart("kimbap", 1)),
     (TABLE, CloseTable()),
     (USER, Notify("주문이 준비됐어요", "카운터로 와 주세요", "/u/u1")),
+    (USER, RequestOrder("s1", "떡볶이", 2, "t1")),
+    (USER, StartTask(4, "t1", "떡볶이 2", 3600)),
+    (USER, AdvanceTask("t1", 1, "주문 검증")),
+    (USER, CompleteTask("t1")),
+    (USER, StartTask(3, "t2")),
+    (USER, AdvanceTask("t2", 2, "재고 확인")),
+    (USER, FailTask("t2", "떡볶이: 재고가 부족합니다")),
+    (USER, CleanupTasks(0)),
     (SHOP, CloseStore()),
     (SHOP, ScheduleCampaign("night", "야식 할인", SOON, "2027-02-01T00:00:00Z", PRICES)),
     (SHOP, TurnCampaigns()),
