@@ -13,7 +13,13 @@ A domain is a module (or package) with these names; `DOMAINS` lists them by the 
     fences              (event) -> bool: readers who come later must not see this stream's earlier records
 """
 
-from engine.domain import store, table, user
+from engine.domain import group, store, table, topic, user
 from engine.domain.contract import Domain
 
-DOMAINS: dict[str, Domain] = {"store": store, "table": table, "user": user}
+DOMAINS: dict[str, Domain] = {
+    "store": store,
+    "table": table,
+    "user": user,
+    "topic": topic,
+    "group": group,
+}
