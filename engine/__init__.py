@@ -22,6 +22,7 @@ from engine.node import Node
 from engine.opening import MEMORY, open_node, tune_collector
 from engine.reactions import Reaction
 from engine.records import Cursor
+from engine.topics import Delivery, Message, Placed
 
 __all__ = [
     "MEMORY",
@@ -29,8 +30,11 @@ __all__ = [
     "Committed",
     "Config",
     "Cursor",
+    "Delivery",
     "Frame",
+    "Message",
     "Node",
+    "Placed",
     "Reaction",
     "Snapshot",
     "Subscription",

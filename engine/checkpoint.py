@@ -49,6 +49,9 @@ CREATE TABLE parked (id INTEGER PRIMARY KEY AUTOINCREMENT, reaction TEXT NOT NUL
 T = TypeVar("T")
 _decode_bodies = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
+_TASKS = "CREATE TABLE IF NOT EXISTS tasks (task TEXT PRIMARY KEY, user TEXT NOT NULL) WITHOUT ROWID"
+"""Came later than the others; a version that does not know it leaves it alone."""
+
 
 class SavedState(NamedTuple):
     """One actor's state as a checkpoint holds it; `state` is JSON."""
@@ -236,6 +239,30 @@ class Checkpoint:
         rows = await self._run(lambda: self._db.execute("SELECT * FROM parked ORDER BY position").fetchall())
         return [Parked(*row) for row in rows]
 
+    async def add_task(self, task: str, user: str, gone: Iterable[str]) -> None:
+        """Write down whose a task is, and that those in `gone` are nobody's (of this user's) any more. A task
+        stays with the user who had it first.
+        """
+        await self._run(lambda: self._add_task(task, user, list(gone)))
+
+    def _add_task(self, task: str, user: str, gone: list[str]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.executemany("DELETE FROM tasks WHERE task = ? AND user = ?", [(old, user) for old in gone])
+        if task:
+            self._db.execute("INSERT OR IGNORE INTO tasks VALUES (?, ?)", (task, user))
+        self._db.execute("COMMIT")
+
+    async def task_user(self, task: str) -> str | None:
+        """Return whose a task is."""
+        query = "SELECT user FROM tasks WHERE task = ?"
+        row = await self._run(lambda: self._db.execute(query, (task,)).fetchone())
+        return None if row is None else str(row[0])
+
+    async def count_tasks(self) -> int:
+        """Return how many tasks are known."""
+        row = await self._run(lambda: self._db.execute("SELECT COUNT(*) FROM tasks").fetchone())
+        return int(row[0])
+
     async def _write(self, statement: str, values: tuple[Any, ...]) -> None:
         await self._run(lambda: self._db.execute(statement, values))
 
@@ -278,6 +305,7 @@ def _open(file: str) -> sqlite3.Connection:
         elif format_ != FORMAT:
             db.close()
             raise LogCorrupt(file, 0, f"written in format {format_}, this version reads {FORMAT}")
+        db.execute(_TASKS)
     except sqlite3.DatabaseError as error:
         raise LogFailed(f"{file}: {error}") from error
     return db

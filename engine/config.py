@@ -92,6 +92,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     shutdown_s: float = 4.0
     """Time for mailboxes to empty at the end."""
 
+    # Topics
+    topic_partitions: int = 3
+    """Partitions of a topic that is made from now on; those of a topic that is there stay as they are."""
+
     # History
     db: str = ""
     """Where the history is: `postgresql://user:password@host/database`, `mysql://…`, `sqlite:///file`; empty:
@@ -171,6 +175,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         for name in ("checkpoint_s", "timer_tick_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be more than 0: it is how long to sleep")
+        if not 1 <= self.topic_partitions <= 64:
+            raise ConfigError("topic_partitions must be 1 to 64")
         self._check_payments()
         if not self.webhook_timeout_s > 0:
             raise ConfigError("webhook_timeout_s must be more than 0: it is how long to wait for an answer")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from engine.actor import Actor
 from engine.checkpoint import Checkpoint, Parked
-from engine.errors import Rejected
+from engine.errors import LogCorrupt, LogFailed, Rejected
 from engine.feed import Feed
 from engine.log import Log
+from engine.parking import NotParked
 from engine.reactions import Consumer
 from engine.timers import Timers
+from engine.topics import Topics
 
 if TYPE_CHECKING:  # SQLAlchemy takes its time to load
     from engine.history.keeper import Keeper
+
+logger = logging.getLogger("onda.node")
 
 
 class Host(Protocol):
@@ -28,6 +33,7 @@ class Host(Protocol):
     runners: list[Consumer]
     history: Keeper | None
     timers: Timers
+    topics: Topics
 
 
 def statistics(node: Host) -> dict[str, Any]:
@@ -53,6 +59,7 @@ def statistics(node: Host) -> dict[str, Any]:
         "history_up": int(node.history is None or node.history.up),
         "parked": sum(len(runner.parked) for runner in node.runners),
         "deadlines": len(node.timers),
+        "topic_lag": node.topics.lag_known(),
         "log": log,
     }
 
@@ -120,3 +127,15 @@ def find_parked(node: Host, id: int) -> tuple[Consumer, Parked]:
                     )
                 return runner, parked
     raise KeyError(id)
+
+
+async def resume_parked(node: Host, id: int, *, skip: bool) -> None:
+    """Let a parked record and those behind it go on. Raises as `Node.replay_parked`."""
+    runner, parked = find_parked(node, id)
+    try:
+        await runner.resume(parked, skip=skip)
+    except (LogFailed, LogCorrupt, Rejected, NotParked):
+        raise
+    except Exception as error:
+        logger.warning("replay of parked record %d failed: %s", id, error)
+        raise Rejected("replay_failed", f"it failed again: {error}") from error

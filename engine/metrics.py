@@ -32,6 +32,7 @@ GAUGES = {
     "history_up": "1 while the history's database answers, or there is none",
     "parked": "Records that a reaction gave up on and an operator has to look at",
     "deadlines": "Streams that want to be woken later",
+    "topic_lag": "Records that the slowest group of a topic has still to handle",
 }
 """Name (without the prefix `onda_`) -> help, for values that `Node.statistics()` returns under the same
 names.
@@ -76,6 +77,7 @@ class Metrics:
             "onda_reactions", "Records handled by reactions", ["reaction", "outcome"], registry=registry
         )  # done, retried, parked
         self._add_followers(registry)
+        self._add_topics(registry)
         self.restarts = Counter("onda_actor_restarts", "Actors rebuilt after a crash", registry=registry)
         self.deadlines_lost = Counter(
             "onda_deadlines_lost",
@@ -119,6 +121,24 @@ class Metrics:
         self.history_errors = Counter(
             "onda_history_errors", "What the database of the history refused", ["blame"], registry=registry
         )  # database, record
+
+    def _add_topics(self, registry: CollectorRegistry) -> None:
+        """Records that are published, and groups that handle them."""
+        self.published = Counter(
+            "onda_topic_published", "Records published to topics", ["outcome"], registry=registry
+        )  # accepted, duplicate, failed
+        self.publish_s = Histogram(
+            "onda_topic_publish_seconds",
+            "From a call to publish to all its records durable",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.consumed = Counter(
+            "onda_topic_consumed", "Records given to members of groups", registry=registry
+        )
+        self.redelivered = Counter(
+            "onda_topic_redelivered", "Of these, given out again after a failure", registry=registry
+        )
 
     def answered(self, outcome: str, count: int) -> None:
         """Count answers to commands by one of `OUTCOMES`."""

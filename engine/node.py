@@ -14,7 +14,7 @@ taken, and the log is sealed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,20 +26,22 @@ from engine.answers import Answer
 from engine.checkpoint import Checkpoint
 from engine.clock import Clock
 from engine.config import Config
+from engine.consuming import Consuming
 from engine.domain.contract import Command
-from engine.errors import LogCorrupt, LogFailed, Malformed, Rejected, Stopping, Unavailable
+from engine.errors import Malformed, Rejected, Stopping, Unavailable
 from engine.feed import Feed, Snapshot, Subscription
 from engine.log import Log
 from engine.mailbox import Ask, Committed
 from engine.metrics import Metrics
-from engine.parking import NotParked
 from engine.reactions import Consumer, Reaction, Runner, place_of
 from engine.records import Cursor, split_stream
 from engine.replay import rebuild, replay
 from engine.supervisor import supervise
 from engine.sweep import Sweep
 from engine.tail import Tail
+from engine.task_index import TaskIndex
 from engine.timers import Timers
+from engine.topics import Message, Placed, Topics
 from engine.upkeep import Upkeep
 
 if TYPE_CHECKING:  # SQLAlchemy takes its time to load
@@ -73,6 +75,8 @@ class Node:
         self.timers = Timers(clock, self.wake, config.timer_tick_s)
         self.sweep = Sweep(self)
         self.upkeep = Upkeep(self)
+        self.topics = Topics(self)
+        self.tasks = TaskIndex(self)
         self._stores: set[str] = set()
         self._scopes: dict[str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
@@ -124,6 +128,16 @@ class Node:
         """A table exists once its store does."""
         if kind == "table" and f"store:{ids[0]}" not in self._stores:
             raise Rejected("unknown_store", f"there is no store {ids[0]}")
+
+    # Topics
+
+    async def publish(self, topic: str, messages: Sequence[Message]) -> list[Placed]:
+        """Publish records; see `Topics.publish`."""
+        return await self.topics.publish(topic, messages)
+
+    def consume(self, topic: str, group: str, member: str | None = None) -> Consuming:
+        """Take part in a group: `async for record in node.consume(…)`; see `engine.consuming`."""
+        return Consuming(self, topic, group, member)
 
     # Reading
 
@@ -178,9 +192,7 @@ class Node:
         return True
 
     def loaded_version(self, stream: str) -> int | None:
-        """Return the version of a stream's state in memory; `None` when it is not there, and so not
-        changing either.
-        """
+        """Return the version of a stream's state in memory; `None` when it is not there (nor changing)."""
         actor = self.actors.get(stream)
         return actor.version if actor is not None and actor.loaded else None
 
@@ -235,25 +247,21 @@ class Node:
             Rejected: `not_first` when an earlier record of its stream is parked; `replay_failed` when it
             failed again.
         """
-        await self._resume_parked(id, skip=False)
+        await inspection.resume_parked(self, id, skip=False)
 
     async def skip_parked(self, id: int) -> None:
         """Give up on a parked record for good, and handle those parked behind it. Raises as
         `replay_parked`; when one of those fails it is the first now.
         """
-        await self._resume_parked(id, skip=True)
+        await inspection.resume_parked(self, id, skip=True)
 
-    async def _resume_parked(self, id: int, *, skip: bool) -> None:
-        runner, parked = inspection.find_parked(self, id)
-        try:
-            await runner.resume(parked, skip=skip)
-        except (LogFailed, LogCorrupt, Rejected, NotParked):
-            raise
-        except Exception as error:
-            logger.warning("replay of parked record %d failed: %s", id, error)
-            raise Rejected("replay_failed", f"it failed again: {error}") from error
+    # What actors, reactions, members of groups and upkeep call
 
-    # What actors, reactions and upkeep call
+    def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task beside the others until the node goes down; what it raises ends the node."""
+        if self._nursery is None:
+            raise Stopping
+        self._nursery.start_soon(task)
 
     def new_feed(self, stream: str) -> Feed:
         config = self.config

@@ -22,6 +22,7 @@ from engine.metrics import Metrics
 from engine.node import Node
 from engine.payments import Gateways, open_gateways
 from engine.payments.calls import Calls
+from engine.progress import Progress
 from engine.reactions import Reaction
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ async def open_node(
             calls = Calls(node, gateways, log.head)
             async with trio.open_nursery() as nursery:
                 history = _open_history(config, stack, node)
-                flow = [Follow(node).reaction, calls.reaction, *relays, *reactions]
+                flow = [Follow(node).reaction, calls.reaction, Progress(node).reaction]
+                flow += [node.tasks.reaction, *relays, *reactions]
                 await node.start(nursery, flow, history)
                 try:
                     yield node

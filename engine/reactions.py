@@ -136,6 +136,7 @@ class Runner:
         self._done: set[int] = set()
         self._lanes: dict[str, deque[Committed]] = {}
         self._room = trio.Event()
+        self._moved: trio.Event | None = None
         self._reruns: list[tuple[int, int]] = []
         self._attempts: dict[int, int] = {}
         self._alone = trio.Lock()
@@ -180,6 +181,7 @@ class Runner:
                         wanted = True  # the handler will fail, too, and the record is parked
                     if wanted:
                         self._take(record, nursery)
+                self._wake()
                 while len(self._open) - len(self._done) >= OPEN_MAX or len(self._open) >= SPAN_MAX:
                     self._room = trio.Event()
                     await self._room.wait()
@@ -216,6 +218,19 @@ class Runner:
         while self._open and self._open[0] in self._done:
             self._done.discard(self._open.popleft())
         self._room.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
+
+    async def wait_beyond(self, position: int) -> None:
+        """Wait until everything up to `position` is done (or parked)."""
+        while self.position < position:
+            if self._moved is None:
+                self._moved = trio.Event()
+            await self._moved.wait()
 
     async def _handle(self, record: Committed, lane: str) -> None:
         """Bring one record to its end: handled, or parked."""

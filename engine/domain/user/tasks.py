@@ -259,7 +259,7 @@ def evolve(state: State, event: Event) -> None:
                 event.at,
                 1,
             )
-            state.marks[event.task] = [_mark(event)]
+            state.marks[event.task] = [mark_of(event)]
             state.keeps[event.task] = event.keep_s
         case TaskAdvanced() | TaskCompleted() | TaskFailed():
             _report(state, event)
@@ -284,12 +284,13 @@ def _report(state: State, event: TaskAdvanced | TaskCompleted | TaskFailed) -> N
         events=task.events + 1,
         reason=event.reason if isinstance(event, TaskFailed) else None,
     )
-    state.marks[event.task].append(_mark(event))
+    state.marks[event.task].append(mark_of(event))
     if not isinstance(event, TaskAdvanced):
         state.leaving[event.task] = to_ms(event.at) + state.keeps[event.task] * 1000
 
 
-def _mark(event: Report) -> Mark:
+def mark_of(event: Report) -> Mark:
+    """Return an event as a task's history keeps it."""
     reason = event.reason if isinstance(event, TaskFailed) else None
     status = STATUS[type(event)]
     return Mark(event.event, status, event.step, event.percentage, event.step_name, event.at, reason)

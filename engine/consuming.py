@@ -1,0 +1,179 @@
+"""A member of a group in this process: `async for record in node.consume(topic, group)`.
+
+    async with node.consume("customer-events", "analytics") as records:
+        async for record in records:
+            ...                      # leaving the block by an exception gives the record back
+
+Asking for the next record says that the one before is handled. Its lease is renewed meanwhile. With
+`async with`, an exception gives the record back to the group at once, and the member leaves; without it, the
+record goes to others when its lease ends. `handle` does more at a time: records of different keys side by
+side, each acknowledged or given back by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Protocol
+
+import trio
+
+from engine.clock import Clock
+from engine.domain.contract import Command
+from engine.domain.group.members import Leave, Renew
+from engine.domain.group.words import Ack, Nack
+from engine.errors import Rejected, Stopping, Unavailable, UnknownOutcome
+from engine.topics import Delivery, Topics
+
+LEASE_MS = 30_000
+PULL_S = 20.0
+BATCH = 50
+AGAIN_S = 0.5
+
+logger = logging.getLogger("onda.consuming")
+
+
+class Host(Protocol):
+    """What a member needs of its node."""
+
+    clock: Clock
+    topics: Topics
+
+    def start_soon(self, task: Callable[[], Awaitable[None]]) -> None: ...
+
+
+class Consuming:
+    """One member; made by `Node.consume`."""
+
+    def __init__(
+        self, host: Host, topic: str, group: str, member: str | None, lease_ms: int = LEASE_MS
+    ) -> None:
+        self.topic = topic
+        self.group = group
+        self.member = member or f"m-{host.clock.new_id()}"
+        self._host = host
+        self._lease_ms = lease_ms
+        self._ready: deque[Delivery] = deque()
+        self._current: Delivery | None = None
+        self._joined = False
+        self._renewing: trio.CancelScope | None = None
+
+    def __aiter__(self) -> Consuming:
+        return self
+
+    async def __anext__(self) -> Delivery:
+        """Acknowledge the record before, and return the next one. Ends when the node goes down."""
+        try:
+            if self._current is not None:
+                done, self._current = self._current, None
+                await self._say(Ack(self.member, (done.lease,)))
+            while not self._ready:
+                self._ready.extend(await self._pull(1))
+        except Stopping:
+            self._stop()
+            raise StopAsyncIteration from None
+        self._current = self._ready.popleft()
+        return self._current
+
+    async def __aenter__(self) -> Consuming:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        current, self._current = self._current, None
+        self._stop()
+        with trio.move_on_after(2) as scope:
+            scope.shield = True
+            try:
+                if current is not None:
+                    word: Command = Ack(self.member, (current.lease,))
+                    if isinstance(error, Exception):
+                        word = Nack(
+                            self.member, (current.lease,), reason=f"{kind and kind.__name__}: {error}"[:500]
+                        )
+                    if error is None or isinstance(error, Exception):
+                        await self._say(word)
+                if self._joined:
+                    await self._say(Leave(self.member))
+            except (Unavailable, Rejected, UnknownOutcome) as problem:
+                logger.info("%s of %s ended without a word: %s", self.member, self.group, problem)
+
+    async def handle(self, handler: Callable[[Delivery], Awaitable[None]]) -> None:
+        """Hand every record to `handler`, those of one pull side by side, until the node goes down.
+
+        An exception of the handler gives its record back to the group, which tries it again later and parks
+        it in the end.
+        """
+        while True:
+            try:
+                batch = await self._pull(BATCH)
+                done: list[str] = []
+                async with trio.open_nursery() as nursery:
+                    for record in batch:
+                        nursery.start_soon(self._handle_one, handler, record, done)
+                if done:
+                    await self._say(Ack(self.member, tuple(done)))
+            except Stopping:
+                self._stop()
+                return
+
+    async def _handle_one(
+        self, handler: Callable[[Delivery], Awaitable[None]], record: Delivery, done: list[str]
+    ) -> None:
+        try:
+            await handler(record)
+        except Exception as error:
+            level = logger.warning if isinstance(error, Rejected | Unavailable) else logger.exception
+            level("%s failed at %s %d: %s", self.group, self.topic, record.offset, error)
+            await self._say(
+                Nack(self.member, (record.lease,), reason=f"{type(error).__name__}: {error}"[:500])
+            )
+        else:
+            done.append(record.lease)
+
+    async def _pull(self, limit: int) -> list[Delivery]:
+        """Wait for records; join first, and again when the lease has ended meanwhile."""
+        while True:
+            try:
+                if not self._joined:
+                    await self._host.topics.join(self.topic, self.group, self.member, lease_ms=self._lease_ms)
+                    self._joined = True
+                    if self._renewing is None:
+                        self._renewing = trio.CancelScope()
+                        self._host.start_soon(self._renew)
+                topics, member = self._host.topics, self.member
+                given = await topics.pull(self.topic, self.group, member, limit=limit, wait_s=PULL_S)
+                if given:
+                    return given
+            except Rejected as error:
+                if error.code != "unknown_member":
+                    raise
+                self._joined = False
+            except Stopping:
+                raise
+            except (Unavailable, UnknownOutcome) as error:
+                logger.info("%s waits: %s", self.group, error)
+                await trio.sleep(AGAIN_S)
+
+    async def _say(self, word: Command) -> None:
+        await self._host.topics.ask(self.topic, self.group, word)
+
+    async def _renew(self) -> None:
+        scope = self._renewing
+        assert scope is not None
+        with scope:
+            while True:
+                await trio.sleep(self._lease_ms / 3000)
+                try:
+                    await self._say(Renew(self.member))
+                except Stopping:
+                    return
+                except (Unavailable, UnknownOutcome, Rejected) as error:
+                    logger.info("%s of %s was not renewed: %s", self.member, self.group, error)
+
+    def _stop(self) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
