@@ -10,6 +10,7 @@ reads on for a moment, because closing at once would make the kernel throw away 
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 from contextlib import suppress
@@ -32,6 +33,7 @@ LINGER_S = 0.5
 LINGER_BYTES_MAX = 4 << 20
 
 _CLOSE_FRAME = b"\x88"
+_RAW = re.compile(rb"[\x80-\xff]")
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -131,6 +133,7 @@ class Connection(TCPServer):
         self._head_timeout_s = head_timeout_s
         self._idle = True
         self._head_begun = False
+        self._in_target = True
 
     async def protocol_send(self, event: Event) -> None:
         """Send, or close, or begin or end being idle.
@@ -146,6 +149,7 @@ class Connection(TCPServer):
         if isinstance(event, Updated):
             self._idle = event.idle
             self._head_begun = False
+            self._in_target = event.idle
         with trio.CancelScope(shield=True):
             await super().protocol_send(event)
 
@@ -160,7 +164,7 @@ class Connection(TCPServer):
         self.protocol.protocol._check_protocol = _stay_with_http_1  # type: ignore[method-assign, assignment]
         with suppress(*_GONE):
             while data := await self.stream.receive_some(MAX_RECV):
-                await self.protocol.handle(RawData(data))
+                await self.protocol.handle(RawData(self._escape(data)))
                 if self._idle and not self._head_begun and self._http.trailing_data[0]:
                     self._head_begun = True
                     await self.idle_task.restart(
@@ -169,6 +173,17 @@ class Connection(TCPServer):
             await self.protocol.handle(RawData(b""))
         await self.protocol.handle(Closed())
         await self.idle_task.stop()  # or the connection would be kept until its idle time is over
+
+    def _escape(self, data: bytes) -> bytes:
+        """Return a request with its target in ASCII: what people type into curl goes out as it is."""
+        if not self._in_target:
+            return data
+        end = data.find(b"\n")
+        self._in_target = end < 0
+        if data.isascii():
+            return data
+        line, rest = (data, b"") if end < 0 else (data[:end], data[end:])
+        return _RAW.sub(lambda match: b"%%%02X" % match[0][0], line) + rest
 
     async def _abort_after(self, seconds: float) -> None:
         await trio.sleep(seconds)

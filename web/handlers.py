@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from engine.errors import OndaError, Rejected, Unavailable
-from web import commands, hints, history, ops, reading, reference, streaming
+from web import commands, hints, history, ops, progress, reading, reference, streaming
 from web.messages import (
     BODY_BYTES_MAX,
     TARGET_BYTES_MAX,
@@ -30,6 +30,7 @@ STATUS = {
     "not_found": 404,
     "unknown_command": 404,
     "unknown_store": 404,
+    "unknown_task": 404,
     "history_off": 404,
     "method_not_allowed": 405,
     "timeout": 408,
@@ -126,6 +127,8 @@ async def _route(site: Site, request: Request) -> Response:
             return await ops.operate(site, request, rest)
         case ["v1", *parts, last] if feed := parse_feed(parts):
             return await _feed(site, request, feed, last)
+        case ["api", "v2", "progress", *rest]:
+            return await progress.progress(site, request, rest)
         case ["healthz" | "readyz" | "metrics" as page]:
             return allow(request, *_READ) or ops.watch(site, page)
         case ["openapi.json"]:

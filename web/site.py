@@ -22,7 +22,9 @@ KINDS = {"stores": ("store", 1), "tables": ("table", 2), "users": ("user", 1)}
 
 
 class Site:
-    """One running server. `streams` counts the open ones by transport, `ends` those that ended by reason."""
+    """One running server. `streams` counts the open ones by transport, `watchers` those of progress by user,
+    `ends` those that ended by reason.
+    """
 
     def __init__(self, node: Node, config: Config, gate: Gate) -> None:
         self.node = node
@@ -30,6 +32,7 @@ class Site:
         self.gate = gate
         self.money = Money(node)
         self.streams: Counter[str] = Counter()
+        self.watchers: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
         self.responses: Counter[int] = Counter()
         self.hints = Throttle(node.clock.now_ms)
