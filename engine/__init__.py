@@ -20,9 +20,10 @@ from engine.feed import Frame, Snapshot, Subscription
 from engine.mailbox import Committed
 from engine.node import Node
 from engine.opening import MEMORY, open_node, tune_collector
+from engine.publishing import Message, Placed
 from engine.reactions import Reaction
 from engine.records import Cursor
-from engine.topics import Delivery, Message, Placed
+from engine.topics import Delivery
 
 __all__ = [
     "MEMORY",

@@ -125,7 +125,7 @@ class Consuming:
     ) -> None:
         try:
             await handler(record)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
             level = logger.warning if isinstance(error, Rejected | Unavailable) else logger.exception
             level("%s failed at %s %d: %s", self.group, self.topic, record.offset, error)
             await self._say(

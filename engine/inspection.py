@@ -130,7 +130,13 @@ def find_parked(node: Host, id: int) -> tuple[Consumer, Parked]:
 
 
 async def resume_parked(node: Host, id: int, *, skip: bool) -> None:
-    """Let a parked record and those behind it go on. Raises as `Node.replay_parked`."""
+    """Handle a parked record again, or skip it, and then handle those parked behind it.
+
+    Raises:
+        KeyError: no such record is parked.
+        Rejected: `not_first` when an earlier record of its stream is parked; `replay_failed` when it, or with
+            `skip` one of those behind it, failed again, which is then the first.
+    """
     runner, parked = find_parked(node, id)
     try:
         await runner.resume(parked, skip=skip)

@@ -33,6 +33,7 @@ from engine.feed import Feed, Snapshot, Subscription
 from engine.log import Log
 from engine.mailbox import Ask, Committed
 from engine.metrics import Metrics
+from engine.publishing import Message, Placed
 from engine.reactions import Consumer, Reaction, Runner, place_of
 from engine.records import Cursor, split_stream
 from engine.replay import rebuild, replay
@@ -41,7 +42,7 @@ from engine.sweep import Sweep
 from engine.tail import Tail
 from engine.task_index import TaskIndex
 from engine.timers import Timers
-from engine.topics import Message, Placed, Topics
+from engine.topics import Topics
 from engine.upkeep import Upkeep
 
 if TYPE_CHECKING:  # SQLAlchemy takes its time to load
@@ -136,7 +137,7 @@ class Node:
         return await self.topics.publish(topic, messages)
 
     def consume(self, topic: str, group: str, member: str | None = None) -> Consuming:
-        """Take part in a group: `async for record in node.consume(…)`; see `engine.consuming`."""
+        """Take part in a group: `async for record in node.consume(…)`; see there."""
         return Consuming(self, topic, group, member)
 
     # Reading
@@ -240,19 +241,11 @@ class Node:
         return inspection.parked(self)
 
     async def replay_parked(self, id: int) -> None:
-        """Handle a parked record again, and then those parked behind it.
-
-        Raises:
-            KeyError: no such record is parked.
-            Rejected: `not_first` when an earlier record of its stream is parked; `replay_failed` when it
-            failed again.
-        """
+        """Handle a parked record again, and then those behind it; see `inspection.resume_parked`."""
         await inspection.resume_parked(self, id, skip=False)
 
     async def skip_parked(self, id: int) -> None:
-        """Give up on a parked record for good, and handle those parked behind it. Raises as
-        `replay_parked`; when one of those fails it is the first now.
-        """
+        """Give up on a parked record for good, and handle those behind it; see `replay_parked`."""
         await inspection.resume_parked(self, id, skip=True)
 
     # What actors, reactions, members of groups and upkeep call
@@ -376,9 +369,7 @@ class Node:
         raise await self.log.wait_failed()
 
     async def stop(self) -> None:
-        """Drain: refuse commands, end subscriptions, let mailboxes run empty, take the last checkpoint. State
-        can still be read. A second call waits for the first.
-        """
+        """Drain: refuse commands, end subscriptions, let mailboxes run empty, take the last checkpoint."""
         self.draining = True
         self._background.cancel()
         for feed in self.feeds.values():

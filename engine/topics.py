@@ -7,8 +7,7 @@ the rules cannot see: the records themselves, and how long to wait for more.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -17,52 +16,27 @@ import trio
 from engine.actor import Actor
 from engine.answers import Answer
 from engine.clock import Clock
-from engine.codec import encode
 from engine.config import Config
 from engine.domain import group as rules
-from engine.domain import topic as partition_rules
 from engine.domain.contract import Command
-from engine.domain.fields import Id
 from engine.domain.group.delivery import Pull, Window
 from engine.domain.group.members import Join
 from engine.domain.group.moving import MissRecords, Seek
 from engine.domain.group.state import WINDOW
 from engine.domain.group.words import Park
-from engine.domain.topic import PARTITIONS, RECORDS_MAX, MakeTopic, Publish, partition_of
-from engine.errors import Malformed, Rejected, Stopping
+from engine.errors import Rejected, Stopping
 from engine.feed import UNKNOWN, Feed
 from engine.metrics import Metrics
-from engine.records import stream_name
+from engine.publishing import Publisher, topic_stream
 from engine.shelf import Gone, Shelf
 from engine.shelf import Host as Records
 
-DATA_BYTES_MAX = 64 * 1024
-"""Largest `data` of one record, as JSON."""
 LOOK_S = 5.0
 """How often a waiting pull looks again, as a net under the signals."""
 
 T = TypeVar("T")
 
 logger = logging.getLogger("onda.topics")
-
-
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A record to publish. Without an `event_id` it gets one, and cannot be repeated."""
-
-    data: Any
-    key: partition_rules.Key | None = None
-    type: Id = "Record"
-    event_id: Id | None = None
-    time: str | None = None
-
-
-class Placed(NamedTuple):
-    """Where a record is; `duplicate`: it was there already."""
-
-    event_id: str
-    partition: int
-    offset: int
-    duplicate: bool
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -89,16 +63,6 @@ class _Given(msgspec.Struct):
 
 class _Delivered(msgspec.Struct):
     records: list[_Given]
-
-
-class _Placed(msgspec.Struct):
-    event_id: str
-    offset: int
-    duplicate: bool
-
-
-class _Accepted(msgspec.Struct):
-    records: list[_Placed]
 
 
 class _Front(NamedTuple):
@@ -137,97 +101,16 @@ class Topics:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._counts: dict[str, int] = {}
+        publisher = Publisher(host)
+        self.partitions = publisher.partitions
+        self.publish = publisher.publish
         self.shelf = Shelf(host)
-
-    # Publishing
-
-    async def partitions(self, topic: str, *, make: bool = False) -> int:
-        """Return how many partitions a topic has, 0 when there is no such topic.
-
-        Raises:
-            Malformed: this is no name of a topic.
-        """
-        count = self._counts.get(topic, 0)
-        if count:
-            return count
-        stream = _stream("topic", topic, PARTITIONS)
-        count = await self._host.examine(stream, lambda state, version: int(state.partitions))
-        if not count and make:
-            answer = await self._host.ask(stream, MakeTopic(self._host.config.topic_partitions))
-            count = msgspec.json.decode(answer.result)["partitions"]
-        if count:
-            self._counts[topic] = count
-        return count
-
-    async def publish(
-        self, topic: str, messages: Sequence[Message], *, by: str = "service:embedded"
-    ) -> list[Placed]:
-        """Make records durable and return where each is, in order. A topic is made by its first record.
-
-        Records with one key (without a key: with one event_id) go to one partition, in the order in which
-        they are given. What was accepted of a failed call is a duplicate when it is sent again.
-
-        Raises:
-            Malformed: no name of a topic, more than 500 records, or one that is too large or not JSON.
-            OndaError: as `Node.ask`.
-        """
-        started_s = time.monotonic()
-        metrics = self._host.metrics
-        try:
-            placed = await self._publish(topic, messages, by)
-        except Exception:
-            metrics.published.labels("failed").inc(len(messages))
-            raise
-        metrics.publish_s.observe(time.monotonic() - started_s)
-        doubles = sum(one.duplicate for one in placed)
-        metrics.published.labels("accepted").inc(len(placed) - doubles)
-        metrics.published.labels("duplicate").inc(doubles)
-        return placed
-
-    async def _publish(self, topic: str, messages: Sequence[Message], by: str) -> list[Placed]:
-        if not 1 <= len(messages) <= RECORDS_MAX:
-            raise Malformed(f"publish 1 to {RECORDS_MAX} records at a time")
-        records = [self._record(message) for message in messages]
-        count = await self.partitions(topic, make=True)
-        places = [partition_of(one.key or one.event_id, count) for one in records]
-        answers: dict[int, dict[str, _Placed]] = {}
-
-        async def send(partition: int) -> None:
-            mine = tuple(one for one, place in zip(records, places, strict=True) if place == partition)
-            stream = _stream("topic", topic, str(partition))
-            answer = await self._host.ask(stream, Publish(mine), by=by)
-            told = msgspec.json.decode(answer.result, type=_Accepted).records
-            answers[partition] = {one.event_id: one for one in reversed(told)}
-
-        chosen = sorted(set(places))
-        if len(chosen) == 1:
-            await send(chosen[0])
-        else:
-            await _all(send, chosen)
-        placed, seen = [], set()
-        for record, place in zip(records, places, strict=True):
-            one = answers[place][record.event_id]
-            again = one.duplicate or record.event_id in seen
-            seen.add(record.event_id)
-            placed.append(Placed(one.event_id, place, one.offset, again))
-        return placed
-
-    def _record(self, message: Message) -> partition_rules.Record:
-        try:
-            data = encode(message.data)
-        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise Malformed(f"`data` cannot be written as JSON: {error}") from None
-        if len(data) > DATA_BYTES_MAX:
-            raise Malformed(f"`data` may have {DATA_BYTES_MAX} bytes, this has {len(data)}")
-        name = message.event_id or self._host.clock.new_id()
-        return partition_rules.Record(name, msgspec.Raw(data), message.key, message.type, message.time)
 
     # Groups
 
     async def ask(self, topic: str, group: str, command: Command, *, by: str = "service:embedded") -> Any:
         """Send a command to a group and return its result."""
-        answer = await self._host.ask(_stream("group", topic, group), command, by=by)
+        answer = await self._host.ask(topic_stream("group", topic, group), command, by=by)
         return msgspec.json.decode(answer.result)
 
     async def join(
@@ -239,7 +122,9 @@ class Topics:
         count = await self.partitions(topic, make=True)
         starts = [0] * count
         if start == "last":
-            starts = [await self.shelf.head(_stream("topic", topic, str(number))) for number in range(count)]
+            starts = [
+                await self.shelf.head(topic_stream("topic", topic, str(number))) for number in range(count)
+            ]
         command = Join(member, tuple(starts), lease_ms)
         return await self.ask(topic, group, command, by=by or "service:embedded")
 
@@ -262,15 +147,10 @@ class Topics:
         ends_s = trio.current_time() + wait_s
         while True:
             plan = await self._plan(topic, group, member)
-            heads = {
-                _stream("group", topic, group): plan.version,
-                **{
-                    _stream("topic", topic, str(front.partition)): await self.shelf.head(
-                        _stream("topic", topic, str(front.partition))
-                    )
-                    for front in plan.fronts
-                },
-            }
+            heads = {topic_stream("group", topic, group): plan.version}
+            for front in plan.fronts:
+                stream = topic_stream("topic", topic, str(front.partition))
+                heads[stream] = await self.shelf.head(stream)
             if given := await self._give(topic, group, member, plan, limit, by):
                 return given
             left_s = ends_s - trio.current_time()
@@ -295,7 +175,7 @@ class Topics:
                 due += [one.due_ms for one in place.waiting.values()]
             return _Plan(fronts, known.until_ms, known.lease_ms, min(due, default=None), version)
 
-        plan = await self._host.examine(_stream("group", topic, group), look)
+        plan = await self._host.examine(topic_stream("group", topic, group), look)
         if plan is None:
             raise Rejected("unknown_member", "This member is not in the group (any more): join first")
         return plan
@@ -328,7 +208,7 @@ class Topics:
         self, topic: str, group: str, front: _Front, length: int, by: str
     ) -> tuple[Window, bool]:
         """Return the keys of what comes next in a partition, and whether there is more."""
-        stream = _stream("topic", topic, str(front.partition))
+        stream = topic_stream("topic", topic, str(front.partition))
         after = front.committed
         try:
             records = await self.shelf.read(stream, after, length)
@@ -340,7 +220,7 @@ class Topics:
         return Window(front.partition, after + 1, tuple(one.key for one in records)), more
 
     async def _load(self, topic: str, group: str, member: str, given: _Given, by: str) -> Delivery | None:
-        stream = _stream("topic", topic, str(given.partition))
+        stream = topic_stream("topic", topic, str(given.partition))
         try:
             [record] = await self.shelf.read(stream, given.offset - 1, 1)
         except Gone:
@@ -394,7 +274,7 @@ class Topics:
         count = await self.partitions(topic)
         chosen: dict[int, int] = {}
         for partition in range(count) if after is None else after:
-            stream = _stream("topic", topic, str(partition))
+            stream = topic_stream("topic", topic, str(partition))
             head = await self.shelf.head(stream) if 0 <= partition < count else 0
             if after is not None:
                 chosen[partition] = min(after[partition], head)
@@ -429,12 +309,12 @@ class Topics:
         def look(state: rules.State, version: int) -> Any:
             return msgspec.to_builtins(state) if state.places else None
 
-        state = await self._host.examine(_stream("group", topic, group), look)
+        state = await self._host.examine(topic_stream("group", topic, group), look)
         if state is None:
             raise Rejected("unknown_group", "Nobody has joined this group yet")
         partitions, total = [], 0
         for number, place in enumerate(state["places"]):
-            head = await self.shelf.head(_stream("topic", topic, str(number)))
+            head = await self.shelf.head(topic_stream("topic", topic, str(number)))
             ahead = len(place["done"])
             lag = max(0, head - place["committed"] - ahead)
             total += lag
@@ -464,27 +344,3 @@ class Topics:
                         lag += max(0, feed.head - place.committed - len(place.done))
                 slowest = max(slowest, lag)
         return slowest
-
-
-def _stream(kind: str, *ids: str) -> str:
-    try:
-        return stream_name(kind, *ids)
-    except ValueError:
-        raise Malformed(f"`{'/'.join(ids)[:80]}`: a name has 1-64 characters of A-Z a-z 0-9 _ . -") from None
-
-
-async def _all(send: Callable[[int], Any], partitions: Sequence[int]) -> None:
-    """Send to all partitions at once; raise the first error alone."""
-    failed: list[Exception] = []
-
-    async def one(partition: int) -> None:
-        try:
-            await send(partition)
-        except Exception as error:  # noqa: BLE001 - told below, once all have ended
-            failed.append(error)
-
-    async with trio.open_nursery() as nursery:
-        for partition in partitions:
-            nursery.start_soon(one, partition)
-    if failed:
-        raise failed[0]
