@@ -160,6 +160,7 @@ def demo_links(url: str, secret: str, clock: Clock) -> list[Link]:
         link("owner", f"/board/{STORE}", "owner", "owner", store=STORE),
         link("table 1", f"/t/{STORE}/{TABLES[0]}", "table", "table-1", store=STORE, table=TABLES[0]),
         link("customer", f"/u/{CUSTOMER}", "user", CUSTOMER),
+        link("progress", "/progress", "user", CUSTOMER),
         link("cafe owner", f"/board/{CAFE}", "owner", "owner", store=CAFE),
         link(
             "cafe table", f"/t/{CAFE}/{CAFE_TABLES[0]}", "table", "table-1", store=CAFE, table=CAFE_TABLES[0]

@@ -25,6 +25,7 @@ ROUTES = {
     "/t/<store>/<table>": "table.html",
     "/u/<user>": "user.html",
     "/pay/<store>/<payment>": "pay.html",
+    "/progress": "progress.html",
     "/ops": "ops.html",
 }
 

@@ -22,6 +22,7 @@ import {
 import { mark, msLeft, standing, UNPAID } from "./ui/money.js";
 import { pathParts, takeToken } from "./ui/session.js";
 import { announce, confirm, prepareRegions, toast } from "./ui/speak.js";
+import { taskCards } from "./user/tasks.js";
 
 const [user] = pathParts();
 const app = /** @type {HTMLElement} */ (document.getElementById("app"));
@@ -29,6 +30,7 @@ const client = open({ feed: `users/${user}`, token: takeToken(), settings: { pau
 /** The gateway that guests pay with. */
 const METHOD = "sandbox";
 const redraw = drawer(show);
+const tasks = taskCards({ client, redraw });
 const flow = payFlow({
   client,
   feed: `users/${user}`,
@@ -59,6 +61,7 @@ function show() {
   const coupons = Object.values(client.state.coupons ?? {}).sort((one, other) =>
     (other.issued_at ?? "").localeCompare(one.issued_at ?? ""),
   );
+  const working = tasks.section();
   const none = client.cursor === null ? t("loading") : t("user.none");
   return draw(
     app,
@@ -73,7 +76,7 @@ function show() {
     h(
       "main",
       { class: "home" },
-      notices.length + orders.length + coupons.length === 0 && h("p", { class: "empty" }, none),
+      !working && notices.length + orders.length + coupons.length === 0 && h("p", { class: "empty" }, none),
       notices.length > 0 &&
         h(
           "section",
@@ -81,6 +84,7 @@ function show() {
           h("h2", null, t("user.notices")),
           h("ul", { class: "rows" }, notices.map(notice)),
         ),
+      working,
       coupons.length > 0 &&
         h(
           "section",
@@ -205,6 +209,7 @@ onAct(document, {
     const sure = each && (await confirm(t("t.cancel-title"), t("t.cancel-help"), t("t.cancel")));
     if (sure) send("cancel-order", { order: each.order, reason: "changed_mind" }, `stores/${each.store}`);
   },
+  "task-history": (data) => tasks.toggle(/** @type {any} */ (data)),
   connection: () => void showConnection(client),
   retry: () => client.retry(),
   language: () => {

@@ -72,6 +72,13 @@ export const en = {
   "user.notices": "Notices",
   "user.orders": "My orders",
   "user.none": "No news yet",
+
+  "task.all": "Progress",
+  "task.title": "Task",
+  "task.begun": "Started",
+  "task.done": "Done",
+  "task.history": "Show history",
+  "task.hide": "Hide history",
   "ago.now": "just now",
   "ago.minutes": ({ n }) => `${n} min ago`,
   "ago.hours": ({ n }) => `${n} h ago`,

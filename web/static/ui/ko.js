@@ -69,6 +69,13 @@ export const ko = {
   "user.notices": "알림",
   "user.orders": "내 주문",
   "user.none": "아직 소식이 없습니다",
+
+  "task.all": "진행 상황",
+  "task.title": "작업",
+  "task.begun": "시작",
+  "task.done": "완료",
+  "task.history": "히스토리 보기",
+  "task.hide": "히스토리 닫기",
   "ago.now": "방금 전",
   "ago.minutes": ({ n }) => `${n}분 전`,
   "ago.hours": ({ n }) => `${n}시간 전`,
