@@ -11,7 +11,7 @@ ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 CURSOR_LENGTH_MAX = 64
 _CURSOR = re.compile(r"([A-Za-z0-9_.]{1,24})-(0|[1-9][0-9]{0,17})\Z")
 
-KINDS = {"store": 1, "table": 2, "user": 1, "topic": 2, "group": 2}
+KINDS = {"store": 1, "table": 2, "user": 1, "topic": 2, "group": 2, "visits": 1}
 """Kinds of stream, and of how many ids their name is made: `store:s1`, `table:s1/3`, `user:u1`,
 `topic:<topic>/<partition>`, `group:<topic>/<group>`.
 """

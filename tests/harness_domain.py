@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.domain import DOMAINS, store, table, user
+from engine.domain import DOMAINS, group, store, table, topic, user, visits
 from engine.domain.contract import Context, members
 from engine.domain.reactions import FOLLOWED, react
 from engine.domain.times import to_text
@@ -24,7 +24,16 @@ from engine.errors import Rejected
 NOW_MS = 1_800_000_000_000
 NOW = to_text(NOW_MS)
 
-_STREAMS = {store: "store:s1", table: "table:s1/3", user: "user:u1"}
+_STREAMS = {
+    store: "store:s1",
+    table: "table:s1/3",
+    user: "user:u1",
+    topic: "topic:news/0",
+    group: "group:news/readers",
+    visits: "visits:news",
+}
+STREAM_OF = {name.partition(":")[0]: name for name in _STREAMS.values()}
+"""A stream of each kind."""
 _encode = msgspec.json.Encoder().encode
 
 

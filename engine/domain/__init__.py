@@ -13,7 +13,7 @@ A domain is a module (or package) with these names; `DOMAINS` lists them by the 
     fences              (event) -> bool: readers who come later must not see this stream's earlier records
 """
 
-from engine.domain import group, store, table, topic, user
+from engine.domain import group, store, table, topic, user, visits
 from engine.domain.contract import Domain
 
 DOMAINS: dict[str, Domain] = {
@@ -22,4 +22,5 @@ DOMAINS: dict[str, Domain] = {
     "user": user,
     "topic": topic,
     "group": group,
+    "visits": visits,
 }

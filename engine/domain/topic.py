@@ -63,13 +63,13 @@ class Record(Struct, frozen=True, gc=False):
 
 
 class MakeTopic(contract.Command, frozen=True):
-    """Make a topic of so many partitions, unless it is there."""
+    """Make a topic of so many `partitions`, unless it is there."""
 
     partitions: Annotated[int, Meta(ge=1, le=PARTITIONS_MAX)]
 
 
 class Publish(contract.Command, frozen=True):
-    """Add records to the partition."""
+    """Add `records` to the partition."""
 
     records: Annotated[tuple[Record, ...], Meta(min_length=1, max_length=RECORDS_MAX)]
 

@@ -23,12 +23,13 @@ ROLES = {
     "ConfigureStore PutProduct ResolvePayment CreateCoupon ScheduleCampaign CancelCampaign",
     "owner staff": "OpenStore CloseStore PauseOrders ResumeOrders SetSoldOut AdjustStock AcceptOrder "
     "RejectOrder StartCooking MarkItemReady MarkReady MarkServed RecallOrder CancelLine AnswerCall "
-    "CloseTable QueryPayment SettleTable SettleOrder",
+    "CloseTable QueryPayment SettleTable SettleOrder IdentifyCustomer",
     "owner staff table": "OpenTable AddToCart ChangeQuantity RemoveFromCart SubmitCart CallStaff",
     "owner staff user": "FollowStore UnfollowStore",
     "owner staff table user": "PreparePayment ApprovePayment CreateOrder CancelOrder IssueCoupon",
     "service": "Notify StartTask AdvanceTask CompleteTask FailTask CleanupTasks",
-    "": "RequestOrder ForgetTasks "
+    "": "RequestOrder ForgetTasks NoteVisit CountVisit MakeTopic Publish Join Renew Leave EndLeases Pull "
+    "Ack Nack Park Seek Replay MissRecords "
     "SettleRefund RetryRefunds ExpireHolds ConfirmStock NoteCheckout SettleApproval ReconcilePayments "
     "RetireCoupons TurnCampaigns RecordCoupon RecordCouponUse ShowOffers "
     "TakeCart ArchiveOrders NoteTable NoteCall ReturnCart ShowMenu RecordOrder RecordChange",

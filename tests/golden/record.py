@@ -38,6 +38,7 @@ from engine.domain.user.wishes import RequestOrder
 from tests.domain.shop_given import EXTRA, SIZE
 from tests.golden.giving_back import give_back, settle_bills
 from tests.golden.paying import pay_first
+from tests.golden.telling import tell
 from tests.harness_domain import NOW_MS, World
 
 EVENTS = Path(__file__).parent / "events"
@@ -122,6 +123,7 @@ def evening() -> dict[str, Any]:
     pay_first(world)
     give_back(world)
     settle_bills(world)
+    tell(world)
     found: dict[str, Any] = {}
     for name, stream in world.streams.items():
         for event in stream.events:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tests.golden.record import EVENTS, evening
-from tests.harness_domain import Stream, event_types, plain
+from tests.harness_domain import STREAM_OF, Stream, event_types, plain
 
 STORED = sorted(EVENTS.glob("*.json"))
 TYPES = event_types()
@@ -29,9 +29,7 @@ def test_a_stored_event_is_read_and_means_the_same(path):
     event = msgspec.json.decode(stored, type=TYPES[path.stem])
     missing = differences(json.loads(stored), plain(event))
     assert not missing, f"not read back: {missing}"
-    Stream(
-        {"store": "store:s1", "table": "table:s1/3", "user": "user:u1"}[path.stem.partition(".")[0]]
-    ).evolve(event)
+    Stream(STREAM_OF[path.stem.partition(".")[0]]).evolve(event)
 
 
 def test_an_evening_has_every_event():

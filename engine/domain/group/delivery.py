@@ -35,7 +35,7 @@ class Window(Struct, frozen=True, gc=False):
     keys: tuple[str | None, ...]
 
 
-class Handed(Struct, frozen=True, gc=False):
+class Handed(Struct, frozen=True, omit_defaults=True, gc=False):
     """A record that is given out: for the `attempt`th time, of which `failures` were given back."""
 
     partition: int
@@ -46,7 +46,7 @@ class Handed(Struct, frozen=True, gc=False):
 
 
 class Pull(contract.Command, frozen=True):
-    """Give the `member` up to `limit` records out of its partitions."""
+    """Give the `member` up to `limit` records out of its partitions; `windows`: what comes next there."""
 
     member: Ref
     windows: tuple[Window, ...]

@@ -34,8 +34,8 @@ LEASE_MS = 30_000
 
 
 class Join(contract.Command, frozen=True):
-    """Take part as `member`. `starts`: for each partition of the topic, after which offset a new group
-    begins.
+    """Take part as `member`, out after `lease_ms` without a word. `starts`: for each partition of the topic,
+    after which offset a new group begins.
     """
 
     member: Id

@@ -15,7 +15,7 @@ Offset = Annotated[int, Meta(ge=0, le=1 << 60)]
 
 
 class Seek(contract.Command, frozen=True):
-    """Go on after these offsets, by partition: back, to have records again, or ahead, to leave some out."""
+    """Go on `after` these offsets, by partition: back, to have records again, or ahead, to leave some out."""
 
     after: dict[int, Offset]
 

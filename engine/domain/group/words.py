@@ -45,15 +45,16 @@ class Back(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Ack(contract.Command, frozen=True):
-    """The `member` has handled these records."""
+    """The `member` has handled the records of these `leases`."""
 
     member: Ref
     leases: Leases
 
 
 class Nack(contract.Command, frozen=True):
-    """The `member` could not handle these records: give them out again after `delay_ms` (without it: 1 s,
-    then twice as long each time, 1 min at most). After 1 try and 3 retries they are parked.
+    """The `member` could not handle the records of these `leases`, for a `reason`: give them out again after
+    `delay_ms` (without it: 1 s, then twice as long each time, 1 min at most). After 1 try and 3 retries they
+    are parked.
     """
 
     member: Ref
@@ -63,7 +64,9 @@ class Nack(contract.Command, frozen=True):
 
 
 class Park(contract.Command, frozen=True):
-    """These records cannot be handled at all: put them aside for an operator."""
+    """The `member` says that the records of these `leases` cannot be handled at all, and the `reason`: put
+    them aside for an operator.
+    """
 
     member: Ref
     leases: Leases

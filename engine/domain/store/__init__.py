@@ -28,6 +28,7 @@ from engine.domain.store import (
     settling,
     shop,
     tables,
+    visits,
 )
 from engine.domain.store.state import COLLECTIONS, State
 from engine.errors import Rejected
@@ -63,6 +64,7 @@ Command = (
     | refunds.Command
     | repaying.Command
     | settling.Command
+    | visits.Command
 )
 Event = (
     shop.Event
@@ -82,11 +84,12 @@ Event = (
     | refunds.Event
     | repaying.Event
     | settling.Event
+    | visits.Event
 )
 
 _CONCEPTS = (
     *(shop, menu, orders, kitchen, cancelling, closing, tables, coupons, campaigns, following),
-    *(holds, payments, approvals, reconciling, refunds, repaying, settling),
+    *(holds, payments, approvals, reconciling, refunds, repaying, settling, visits),
 )
 _DECIDE = by_type(_CONCEPTS, "Command", "decide")
 _EVOLVE = by_type(_CONCEPTS, "Event", "evolve")
@@ -146,6 +149,8 @@ def answer(state: State, command: Command, events: list[contract.Event]) -> dict
         return coupons.answer(state, command, events)
     if isinstance(command, campaigns.Command):
         return campaigns.answer(state, command)
+    if isinstance(command, visits.Command):
+        return visits.answer(command, events)
     if isinstance(command, following.Command):
         return following.answer(state, command, events)
     if isinstance(command, menu.AdjustStock):

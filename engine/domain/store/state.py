@@ -121,6 +121,15 @@ class Special(Struct, frozen=True, array_like=True, gc=False):
         return self.opens_ms <= now_ms and (self.closes_ms is None or now_ms < self.closes_ms)
 
 
+class Visit(Struct, frozen=True, gc=False):
+    """A customer who was recognized here."""
+
+    visit: str
+    customer: str
+    location: str
+    at: str
+
+
 class Issues(Struct):
     """Who has a coupon: `sequences` by holder; `uses` of those who ever used it, and `holders` by order."""
 
@@ -146,7 +155,8 @@ class State(Struct):
         when coupons leave (ms), soonest first. priced: prices of open campaigns, by product and campaign.
         campaign_due: when campaigns open or close next (ms), soonest first. followers: users to tell, by
         the number under which they came; follows: the newest of these. telling: open campaigns of which
-        followers are still being told, and up to which number they have been.
+        followers are still being told, and up to which number they have been. identified: sightings of
+        customers that were told of, and when (ms).
     """
 
     shop: dict[str, Shop] = {}
@@ -157,6 +167,7 @@ class State(Struct):
     payments: dict[str, Payment] = {}
     coupons: dict[str, Coupon] = {}
     campaigns: dict[str, Campaign] = {}
+    visits: dict[str, Visit] = {}
     number: int = 0
     sittings: dict[str, int] = {}
     taken: dict[str, dict[str, int]] = {}
@@ -178,9 +189,10 @@ class State(Struct):
     followers: dict[str, int] = {}
     follows: int = 0
     telling: dict[str, int] = {}
+    identified: dict[str, int] = {}
 
 
-COLLECTIONS = ("shop", "products", "orders", "tables", "calls", "payments", "coupons", "campaigns")
+COLLECTIONS = ("shop", "products", "orders", "tables", "calls", "payments", "coupons", "campaigns", "visits")
 
 
 def menu_item(product: Product, sold_out: bool, stock: int | None) -> MenuItem:
