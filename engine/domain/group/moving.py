@@ -112,7 +112,9 @@ def evolve(state: State, event: Event) -> None:
                 parked = state.parked.pop(name, None)
                 if parked is not None:
                     waiting = Waiting(event.at_ms, parked.attempts, parked.key)
-                    place_of(state, parked.partition).waiting[parked.offset] = waiting
+                    place = place_of(state, parked.partition)
+                    place.done.pop(parked.offset, None)
+                    place.waiting[parked.offset] = waiting
         case ParkedDropped(records=names):
             for name in names:
                 state.parked.pop(name, None)
