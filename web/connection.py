@@ -133,7 +133,7 @@ class Connection(TCPServer):
         self._head_timeout_s = head_timeout_s
         self._idle = True
         self._head_begun = False
-        self._in_target = True
+        self._in_target = False
 
     async def protocol_send(self, event: Event) -> None:
         """Send, or close, or begin or end being idle.
@@ -149,7 +149,6 @@ class Connection(TCPServer):
         if isinstance(event, Updated):
             self._idle = event.idle
             self._head_begun = False
-            self._in_target = event.idle
         with trio.CancelScope(shield=True):
             await super().protocol_send(event)
 
@@ -176,7 +175,7 @@ class Connection(TCPServer):
 
     def _escape(self, data: bytes) -> bytes:
         """Return a request with its target in ASCII: what people type into curl goes out as it is."""
-        if not self._in_target:
+        if not (self._in_target or self._between_requests):
             return data
         end = data.find(b"\n")
         self._in_target = end < 0
@@ -184,6 +183,12 @@ class Connection(TCPServer):
             return data
         line, rest = (data, b"") if end < 0 else (data[:end], data[end:])
         return _RAW.sub(lambda match: b"%%%02X" % match[0][0], line) + rest
+
+    @property
+    def _between_requests(self) -> bool:
+        http = self._http
+        over = isinstance(http, h11.Connection) and http.their_state in (h11.IDLE, h11.DONE)
+        return over and not http.trailing_data[0]
 
     async def _abort_after(self, seconds: float) -> None:
         await trio.sleep(seconds)
