@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from engine.errors import OndaError, Rejected, Unavailable
-from web import commands, hints, history, ops, progress, reading, reference, streaming
+from web import commands, hints, history, ops, progress, reading, reference, streaming, user_events
 from web.messages import (
     BODY_BYTES_MAX,
     TARGET_BYTES_MAX,
@@ -129,6 +129,8 @@ async def _route(site: Site, request: Request) -> Response:
             return await _feed(site, request, feed, last)
         case ["api", "v2", "progress", *rest]:
             return await progress.progress(site, request, rest)
+        case ["events", *rest] | ["api", "events", *rest]:
+            return await user_events.events(site, request, rest)
         case ["healthz" | "readyz" | "metrics" as page]:
             return allow(request, *_READ) or ops.watch(site, page)
         case ["openapi.json"]:

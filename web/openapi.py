@@ -43,7 +43,7 @@ def describe() -> bytes:
         paths[f"{prefix}/sync"] = {"get": routes.sync(kind, names)}
         paths[f"{prefix}/stream"] = {"get": routes.stream(kind, names)}
     paths["/v1/stream"] = {"get": routes.stream_many()}
-    paths |= routes.history() | routes.operations()
+    paths |= routes.history() | routes.operations() | routes.progress()
     document = {
         "openapi": "3.1.0",
         "info": {"title": "Onda", "version": installed_version(), "description": _ABOUT},

@@ -116,6 +116,8 @@ def _all(state: State, user: str) -> list[Shown]:
 
 async def _subscribe(site: Site, who: Identity, request: Request, task: str | None) -> Response:
     user = _user(who, request)
+    if task is not None and not ID.match(task):
+        raise Problem("malformed", "a task's id is 1-64 characters of A-Z, a-z, 0-9, `_`, `.`, `-`")
     if request.method == "HEAD":
         return Response(200, list(HEADERS))
     source = await open_progress(site, user, task, request.headers.get("last-event-id", ""))

@@ -12,6 +12,7 @@ from web.streaming import FEEDS_MAX
 _READ_ERRORS = (400, 401, 403, 404, 405, 414, 429, 500, 503)
 _ID = "[A-Za-z0-9_.-]{1,64}"
 _NAME = "[A-Za-z0-9]{1,64}"
+_PROGRESS = "/api/v2/progress"
 
 _EVENTS: Json = {
     "description": "Events; those without a name are envelopes, the others are told in their data",
@@ -102,6 +103,57 @@ def history() -> Json:
     told = {"200": json_answer("Object", "The report")}
     reported = _read("store", "report", text, [*in_path(["store"]), day], told)
     return {"/v1/history/{stream}": {"get": looking}, "/v1/stores/{store}/report": {"get": reported}}
+
+
+def progress() -> Json:
+    """Describe the progress of tasks."""
+    user = {**in_query("userId", "Whose tasks", {"type": "string", "pattern": f"^{_ID}$"}), "required": True}
+    seen = {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}}
+    told: Json = {
+        "description": "`recovery`: how far a task is; `progress`: each event from then on",
+        "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ProgressBlock"}}},
+    }
+    text = "Follow the progress of all of a user's tasks (SSE)"
+    paths: Json = {
+        f"{_PROGRESS}/subscribe": _progress("subscribe", text, [user, seen], {"200": told}),
+        f"{_PROGRESS}/monitor": _progress("monitor", "Numbers for operators", [], _told("Numbers")),
+    }
+    text = "Follow the progress of one task (SSE)"
+    one = [*in_path(["task"]), user, seen]
+    paths[f"{_PROGRESS}/subscribe/{{task}}"] = _progress("subscribe-task", text, one, {"200": told})
+    for name, text, path in (
+        ("status", "Where a task is", "task"),
+        ("history", "Every event of a task, oldest first", "task"),
+        ("user", "Every event of all of a user's tasks, oldest first", "user"),
+    ):
+        shown = _told(text) if name == "status" else _told(text, "Objects")
+        paths[f"{_PROGRESS}/{name}/{{{path}}}"] = _progress(name, text, in_path([path]), shown)
+    named = {"type": "string", "minLength": 1, "maxLength": 200}
+    store = {"type": "string", "pattern": f"^{_ID}$"}
+    fields: list[Json] = [
+        {**in_query("productName", "A product's name or id", named), "required": True},
+        in_query("quantity", "How many", {"type": "integer", "minimum": 1, "maximum": 999, "default": 1}),
+        in_query("storeId", "Which shop; the demo shop when it is left out", store),
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        },
+    ]
+    text = "Order a product; a task tells what becomes of it"
+    asked = _progress("order", text, [user, *fields], {"202": json_answer("Object", "Begun; see `taskId`")})
+    asked["get"]["responses"] |= errors(409, 413, 415, 422, 504)
+    asked["get"]["security"] = [{"bearer": []}, {"cookie": []}]
+    paths[f"{_PROGRESS}/orders"] = {"post": asked["get"]}
+    return paths
+
+
+def _told(text: str, schema: str = "Object") -> Json:
+    return {"200": json_answer(schema, text)}
+
+
+def _progress(name: str, text: str, parameters: list[Json], responses: Json) -> Json:
+    return {"get": _read("progress", name, text, parameters, responses)}
 
 
 def operations() -> Json:

@@ -119,6 +119,16 @@ SCHEMAS: Json = {
         {"status": _TEXT, "reasons": {"type": "array", "items": _TEXT}, "node": _TEXT}, "reasons", "node"
     ),
     "Object": _OBJECT,
+    "Objects": {"type": "array", "items": _OBJECT},
+    "ProgressBlock": _object(
+        {
+            "data": {**_TEXT, "description": "JSON in one line"},
+            "event": {"enum": ["recovery", "progress", "ping", "bye"]},
+            "id": {**_TEXT, "description": "That of the event; goes into `Last-Event-ID`"},
+            "retry": {"type": "integer", "description": "Come back after so many ms"},
+        },
+        *("data", "event", "id", "retry"),
+    ),
 }
 
 

@@ -22,8 +22,8 @@ KINDS = {"stores": ("store", 1), "tables": ("table", 2), "users": ("user", 1)}
 
 
 class Site:
-    """One running server. `streams` counts the open ones by transport, `watchers` those of progress by user,
-    `ends` those that ended by reason.
+    """One running server. `streams` counts the open ones by transport, `watchers` those of progress and
+    `listeners` those of events by user, `ends` those that ended by reason.
     """
 
     def __init__(self, node: Node, config: Config, gate: Gate) -> None:
@@ -33,6 +33,7 @@ class Site:
         self.money = Money(node)
         self.streams: Counter[str] = Counter()
         self.watchers: Counter[str] = Counter()
+        self.listeners: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
         self.responses: Counter[int] = Counter()
         self.hints = Throttle(node.clock.now_ms)

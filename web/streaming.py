@@ -8,6 +8,7 @@ frames, and is told `lagging` once the feed's ring has moved past it.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import trio
 
@@ -38,12 +39,23 @@ HEADERS: Headers = [
 
 
 class EventStream:
-    """The body of one event stream."""
+    """The body of one event stream. `ping` makes its pings, where they are not the usual ones; with
+    `rotates=False` it does not close by itself.
+    """
 
-    def __init__(self, site: Site, who: Identity, source: Source) -> None:
+    def __init__(
+        self,
+        site: Site,
+        who: Identity,
+        source: Source,
+        *,
+        ping: Callable[[], bytes] | None = None,
+        rotates: bool = True,
+    ) -> None:
         self._site = site
         self._source = source
-        self._ending = Ending(site, who, site.config.rotate_s)
+        self._make_ping = ping or self._usual_ping
+        self._ending = Ending(site, who, site.config.rotate_s if rotates else 0.0)
         self._waiting: deque[bytes] = deque([source.opening()])
         self._ping_at = trio.current_time() + (site.config.ping_s or float("inf"))
         self._over = False
@@ -83,8 +95,11 @@ class EventStream:
         return b"".join(blocks)
 
     def _ping(self) -> bytes:
-        """Return a ping; its cursor is right because nothing that was taken waits to be written."""
         self._ping_at = trio.current_time() + self._site.config.ping_s
+        return self._make_ping()
+
+    def _usual_ping(self) -> bytes:
+        """Return a ping; its cursor is right because nothing that was taken waits to be written."""
         node = self._site.node
         now = to_text(node.clock.now_ms())
         data = f'{{"time":"{now}","node":"{node.node_id}","cursor":"{self._source.cursor}"}}'

@@ -244,6 +244,7 @@ async def test_who_may_read_and_order() -> None:
         ("GET", "subscribe", 400, "malformed"),
         ("GET", "subscribe?userId=a%20b", 400, "malformed"),
         ("GET", "subscribe/a/b?userId=u1", 404, "not_found"),
+        ("GET", "subscribe/a%20b?userId=u1", 400, "malformed"),
         ("GET", "status/none", 404, "unknown_task"),
         ("GET", "history/none", 404, "unknown_task"),
         ("GET", "status/%ED%95%9C", 404, "unknown_task"),
