@@ -21,16 +21,18 @@ from typing import Protocol
 import trio
 
 from engine.clock import Clock
-from engine.domain.contract import Command
 from engine.domain.group.members import Leave, Renew
 from engine.domain.group.words import Ack, Nack
-from engine.errors import Rejected, Stopping, Unavailable, UnknownOutcome
+from engine.errors import Crashed, Rejected, Stopping, Unavailable, UnknownOutcome
 from engine.topics import Delivery, Topics
 
 LEASE_MS = 30_000
 PULL_S = 20.0
 BATCH = 50
 AGAIN_S = 0.5
+GOODBYE_S = 2.0
+
+_NOT_NOW = (Unavailable, UnknownOutcome, Crashed)
 
 logger = logging.getLogger("onda.consuming")
 
@@ -56,6 +58,7 @@ class Consuming:
         self._host = host
         self._lease_ms = lease_ms
         self._ready: deque[Delivery] = deque()
+        self._hand: set[str] = set()
         self._current: Delivery | None = None
         self._joined = False
         self._renewing: trio.CancelScope | None = None
@@ -85,68 +88,78 @@ class Consuming:
     ) -> None:
         current, self._current = self._current, None
         self._stop()
-        with trio.move_on_after(2) as scope:
+        if not self._joined:
+            return
+        with trio.move_on_after(GOODBYE_S) as scope:
             scope.shield = True
             try:
-                if current is not None:
-                    word: Command = Ack(self.member, (current.lease,))
-                    if isinstance(error, Exception):
-                        word = Nack(
-                            self.member, (current.lease,), reason=f"{kind and kind.__name__}: {error}"[:500]
-                        )
-                    if error is None or isinstance(error, Exception):
-                        await self._say(word)
-                if self._joined:
-                    await self._say(Leave(self.member))
-            except (Unavailable, Rejected, UnknownOutcome) as problem:
+                if current is not None and error is None:
+                    await self._say(Ack(self.member, (current.lease,)))
+                elif current is not None and isinstance(error, Exception):
+                    await self._say(Nack(self.member, (current.lease,), reason=_reason(error)))
+                await self._host.topics.ask(self.topic, self.group, Leave(self.member))
+            except (*_NOT_NOW, Rejected) as problem:
                 logger.info("%s of %s ended without a word: %s", self.member, self.group, problem)
 
     async def handle(self, handler: Callable[[Delivery], Awaitable[None]]) -> None:
         """Hand every record to `handler`, those of one pull side by side, until the node goes down.
 
         An exception of the handler gives its record back to the group, which tries it again later and parks
-        it in the end.
+        it in the end. `Unavailable` is nobody's fault and waited out.
         """
-        while True:
-            try:
+        try:
+            while True:
                 batch = await self._pull(BATCH)
-                done: list[str] = []
+                words: list[Ack | Nack] = []
                 async with trio.open_nursery() as nursery:
                     for record in batch:
-                        nursery.start_soon(self._handle_one, handler, record, done)
+                        nursery.start_soon(self._handle_one, handler, record, words)
+                done = tuple(lease for word in words if isinstance(word, Ack) for lease in word.leases)
                 if done:
-                    await self._say(Ack(self.member, tuple(done)))
-            except Stopping:
-                self._stop()
-                return
+                    await self._say(Ack(self.member, done))
+                for word in words:
+                    if isinstance(word, Nack):
+                        await self._say(word)
+        except Stopping:
+            self._stop()
 
     async def _handle_one(
-        self, handler: Callable[[Delivery], Awaitable[None]], record: Delivery, done: list[str]
+        self, handler: Callable[[Delivery], Awaitable[None]], record: Delivery, words: list[Ack | Nack]
     ) -> None:
-        try:
-            await handler(record)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
-            level = logger.warning if isinstance(error, Rejected | Unavailable) else logger.exception
-            level("%s failed at %s %d: %s", self.group, self.topic, record.offset, error)
-            await self._say(
-                Nack(self.member, (record.lease,), reason=f"{type(error).__name__}: {error}"[:500])
-            )
-        else:
-            done.append(record.lease)
+        while True:
+            try:
+                await handler(record)
+            except Stopping:
+                return
+            except _NOT_NOW as error:
+                logger.info("%s waits with %s %d: %s", self.group, self.topic, record.offset, error)
+                await trio.sleep(AGAIN_S)
+                continue
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
+                level = logger.warning if isinstance(error, Rejected) else logger.exception
+                level("%s failed at %s %d: %s", self.group, self.topic, record.offset, error)
+                words.append(Nack(self.member, (record.lease,), reason=_reason(error)))
+            else:
+                words.append(Ack(self.member, (record.lease,)))
+            return
 
     async def _pull(self, limit: int) -> list[Delivery]:
-        """Wait for records; join first, and again when the lease has ended meanwhile."""
+        """Wait for records; join first, and again when the lease has ended or it is not sure what is in
+        hand.
+        """
+        topics, member = self._host.topics, self.member
         while True:
             try:
                 if not self._joined:
-                    await self._host.topics.join(self.topic, self.group, self.member, lease_ms=self._lease_ms)
+                    await topics.join(self.topic, self.group, member, lease_ms=self._lease_ms)
                     self._joined = True
+                    self._hand.clear()
                     if self._renewing is None:
                         self._renewing = trio.CancelScope()
                         self._host.start_soon(self._renew)
-                topics, member = self._host.topics, self.member
                 given = await topics.pull(self.topic, self.group, member, limit=limit, wait_s=PULL_S)
                 if given:
+                    self._hand.update(one.lease for one in given)
                     return given
             except Rejected as error:
                 if error.code != "unknown_member":
@@ -154,12 +167,24 @@ class Consuming:
                 self._joined = False
             except Stopping:
                 raise
-            except (Unavailable, UnknownOutcome) as error:
+            except _NOT_NOW as error:
                 logger.info("%s waits: %s", self.group, error)
+                self._joined = False
                 await trio.sleep(AGAIN_S)
 
-    async def _say(self, word: Command) -> None:
-        await self._host.topics.ask(self.topic, self.group, word)
+    async def _say(self, word: Ack | Nack) -> None:
+        """Say it until it is heard: what is in hand is renewed, so nobody else would get it."""
+        while True:
+            try:
+                await self._host.topics.ask(self.topic, self.group, word)
+            except Stopping:
+                raise
+            except _NOT_NOW as error:
+                logger.info("%s has no word yet: %s", self.group, error)
+                await trio.sleep(AGAIN_S)
+            else:
+                self._hand.difference_update(word.leases)
+                return
 
     async def _renew(self) -> None:
         scope = self._renewing
@@ -168,12 +193,17 @@ class Consuming:
             while True:
                 await trio.sleep(self._lease_ms / 3000)
                 try:
-                    await self._say(Renew(self.member))
+                    renew = Renew(self.member, tuple(self._hand))
+                    await self._host.topics.ask(self.topic, self.group, renew)
                 except Stopping:
                     return
-                except (Unavailable, UnknownOutcome, Rejected) as error:
+                except (*_NOT_NOW, Rejected) as error:
                     logger.info("%s of %s was not renewed: %s", self.member, self.group, error)
 
     def _stop(self) -> None:
         if self._renewing is not None:
             self._renewing.cancel()
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:500]

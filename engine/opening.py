@@ -13,6 +13,7 @@ import trio
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.clock import Clock, SystemClock
 from engine.config import Config
+from engine.customers import Customers
 from engine.errors import LogCorrupt, LogFailed, UnknownOutcome
 from engine.follow import Follow
 from engine.log import Log
@@ -81,11 +82,13 @@ async def open_node(
             node = Node(config, clock, log, checkpoint, metrics)
             node.methods = gateways.names
             calls = Calls(node, gateways, log.head)
+            customers = Customers(node)
             async with trio.open_nursery() as nursery:
                 history = _open_history(config, stack, node)
                 flow = [Follow(node).reaction, calls.reaction, Progress(node).reaction]
-                flow += [node.tasks.reaction, *relays, *reactions]
+                flow += [node.tasks.reaction, customers.reaction, *relays, *reactions]
                 await node.start(nursery, flow, history)
+                node.start_soon(customers.run)
                 try:
                     yield node
                 finally:

@@ -14,7 +14,7 @@ from engine.clock import Clock
 from engine.codec import encode
 from engine.config import Config
 from engine.domain.contract import Command
-from engine.domain.fields import Id
+from engine.domain.fields import Id, Time
 from engine.domain.topic import PARTITIONS, RECORDS_MAX, Key, MakeTopic, Publish, Record, partition_of
 from engine.errors import Malformed
 from engine.metrics import Metrics
@@ -33,7 +33,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: Key | None = None
     type: Id = "Record"
     event_id: Id | None = None
-    time: str | None = None
+    time: Time | None = None
 
 
 class Placed(NamedTuple):

@@ -137,12 +137,17 @@ def test_a_lease_that_ended_hands_the_record_over():
 
 
 def test_a_lease_is_renewed():
-    """By `renew` with all records; a pull in vain keeps only the member."""
+    """By `renew`, of the records that it names; a pull in vain keeps only the member."""
     stream = joined("m")
-    pull(stream, limit=1)
+    leases = pull(stream, limit=2)
+    stream.do(Ack("m", (leases[2],)), BY)
     now_ms = NOW_MS + LEASE - 1
-    assert stream.do(Renew("m"), BY, now_ms) == [MemberRenewed("m", now_ms + LEASE, True)]
+    told = stream.answer(Renew("m", tuple(leases.values())), BY, now_ms)
+    assert told["late"] == [leases[2]]
+    assert stream.events[-1] == MemberRenewed("m", now_ms + LEASE, (Spot(0, 1),))
     assert group.deadline(stream.state) == (now_ms + LEASE, EndLeases())
+    stream.do(Renew("m"), BY, now_ms + 1)
+    assert group.deadline(stream.state) == (now_ms + LEASE, EndLeases()), "that record was not named"
     check(
         group,
         JOINED,

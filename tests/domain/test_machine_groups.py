@@ -53,9 +53,9 @@ class Groups(RuleBasedStateMachine):
     def leave(self, member):
         self.send(Leave(member))
 
-    @rule(member=members)
-    def renew(self, member):
-        self.send(Renew(member))
+    @rule(member=members, some=st.booleans())
+    def renew(self, member, some):
+        self.send(Renew(member, tuple(self.out)[:3] if some else ()))
 
     @rule(ms=st.sampled_from([1, 500, 1000, 3000, 20_000]))
     def wait(self, ms):

@@ -38,7 +38,7 @@ def tell(world: World) -> None:
         return [one["lease"] for one in done["records"]]
 
     first, second = pull()
-    world.ask(GROUP, Renew("m1"), BY)
+    world.ask(GROUP, Renew("m1", (first, second)), BY)
     world.ask(GROUP, Nack("m1", (first,), 0, "지금은 안 돼요"), BY)
     world.ask(GROUP, Park("m1", (second,), "읽을 수 없어요"), BY)
     world.ask(GROUP, Replay(), BY)

@@ -67,6 +67,7 @@ def answer(state: State, command: Command, events: list[contract.Event]) -> dict
                 "partitions": member.partitions,
                 "generation": state.generation,
                 "lease_ms": member.lease_ms,
+                **members.answer(command, events),
             }
         case delivery.Pull():
             return delivery.answer(events)

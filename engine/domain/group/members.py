@@ -16,14 +16,17 @@ from engine.domain.contract import Context
 from engine.domain.fields import Id, Ref
 from engine.domain.group.state import (
     DELIVERIES_MAX,
+    LEASES_MAX,
     MEMBERS_MAX,
     PARKED_MAX,
+    Lease,
     LeaseMs,
     Member,
     Place,
     Spot,
     State,
     Waiting,
+    held,
     place_of,
 )
 from engine.domain.group.words import RecordsParked
@@ -44,9 +47,10 @@ class Join(contract.Command, frozen=True):
 
 
 class Renew(contract.Command, frozen=True):
-    """The `member` is alive and works on all that it has."""
+    """The `member` is alive and works on the records of these `leases`."""
 
     member: Ref
+    leases: Annotated[tuple[Lease, ...], Meta(max_length=LEASES_MAX)] = ()
 
 
 class Leave(contract.Command, frozen=True):
@@ -74,11 +78,11 @@ class MemberJoined(contract.Event, frozen=True):
 
 
 class MemberRenewed(contract.Event, frozen=True):
-    """A member was heard of; with `records`, its records are leased anew."""
+    """A member was heard of; these `records` of it are leased anew."""
 
     member: str
     until_ms: int
-    records: bool = False
+    records: tuple[Spot, ...] = ()
 
 
 class MemberLeft(contract.Event, frozen=True):
@@ -116,9 +120,10 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
     match command:
         case Join():
             return _join(state, command, now_ms)
-        case Renew(member=name):
+        case Renew(member=name, leases=leases):
             member = known(state, name)
-            return [MemberRenewed(name, now_ms + member.lease_ms, records=True)]
+            has = tuple(one.spot for one in held(state, name, leases))
+            return [MemberRenewed(name, now_ms + member.lease_ms, has)]
         case Leave(member=name):
             if name not in state.members:
                 return []
@@ -226,11 +231,10 @@ def evolve(state: State, event: Event) -> None:
             member = state.members.get(name)
             if member is not None:
                 state.members[name] = replace(member, until_ms=until_ms)
-            if event.records:
-                for place in state.places:
-                    for offset, lease in place.under_way.items():
-                        if lease.member == name:
-                            place.under_way[offset] = replace(lease, until_ms=until_ms)
+            for spot in event.records:
+                under_way = place_of(state, spot.partition).under_way
+                if spot.offset in under_way:
+                    under_way[spot.offset] = replace(under_way[spot.offset], until_ms=until_ms)
         case MemberLeft(member=name):
             state.members.pop(name, None)
         case PartitionsAssigned(members=members):
@@ -253,3 +257,12 @@ def deadline(state: State) -> tuple[int, Command] | None:
     ends = [member.until_ms for member in state.members.values()]
     ends += [lease.until_ms for place in state.places for lease in place.under_way.values()]
     return (min(ends), EndLeases()) if ends else None
+
+
+def answer(command: Command, events: list[contract.Event]) -> dict[str, object]:
+    """Return, for `renew`, the leases that were lost before."""
+    if not isinstance(command, Renew):
+        return {}
+    spots = {(one.partition, one.offset) for event in events for one in getattr(event, "records", ())}
+    late = [text for text in command.leases if tuple(map(int, text.split("-")[:2])) not in spots]
+    return {"late": late}
