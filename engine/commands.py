@@ -27,11 +27,13 @@ from engine.domain.table.calls import AnswerCall, CallStaff
 from engine.domain.table.cart import AddToCart, ChangeQuantity, RemoveFromCart, SubmitCart
 from engine.domain.table.sitting import CloseTable, OpenTable
 from engine.domain.user.notices import Notify
+from engine.domain.user.tasks import AdvanceTask, CleanupTasks, CompleteTask, FailTask, StartTask
 
 __all__ = [
     "AcceptOrder",
     "AddToCart",
     "AdjustStock",
+    "AdvanceTask",
     "AnswerCall",
     "ApprovePayment",
     "CallStaff",
@@ -41,13 +43,16 @@ __all__ = [
     "CancelOrder",
     "ChangeQuantity",
     "Choice",
+    "CleanupTasks",
     "CloseStore",
     "CloseTable",
+    "CompleteTask",
     "ConfigureStore",
     "CreateCoupon",
     "CreateOrder",
     "Destination",
     "Discount",
+    "FailTask",
     "FollowStore",
     "IssueCoupon",
     "MarkItemReady",
@@ -73,6 +78,7 @@ __all__ = [
     "SettleOrder",
     "SettleTable",
     "StartCooking",
+    "StartTask",
     "SubmitCart",
     "TillPart",
     "UnfollowStore",
