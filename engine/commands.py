@@ -26,6 +26,7 @@ from engine.domain.store.shop import CloseStore, ConfigureStore, OpenStore, Paus
 from engine.domain.table.calls import AnswerCall, CallStaff
 from engine.domain.table.cart import AddToCart, ChangeQuantity, RemoveFromCart, SubmitCart
 from engine.domain.table.sitting import CloseTable, OpenTable
+from engine.domain.user.messages import SendEvent
 from engine.domain.user.notices import Notify
 from engine.domain.user.tasks import AdvanceTask, CleanupTasks, CompleteTask, FailTask, StartTask
 
@@ -74,6 +75,7 @@ __all__ = [
     "ResolveRefund",
     "ResumeOrders",
     "ScheduleCampaign",
+    "SendEvent",
     "SetSoldOut",
     "SettleOrder",
     "SettleTable",

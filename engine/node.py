@@ -67,6 +67,7 @@ class Node:
         self.epoch = log.epoch
         self.node_id = config.node_id
         self.methods: list[str] = []  # of payment, that a guest can choose
+        self.redis_up: Callable[[], bool] = lambda: False
         self.draining = False
         self.actors: dict[str, Actor] = {}
         self.feeds: dict[str, Feed] = {}

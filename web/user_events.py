@@ -1,6 +1,6 @@
 """Events of any type for one user, as pages and scripts follow them: `/events/…` and `/api/events/…`.
 
-GET sse?userId=&types=   SSE: `data: {"eventType", …}` for each event from now on; and pings, which are data too
+GET sse?userId=&types=   SSE: `data: {"eventType", …}` for each event from now on; pings are data too
 GET status               who is connected, for operators
 
 A block's id is a cursor into the user's stream. A client that comes back with `Last-Event-ID` first gets what
@@ -11,15 +11,16 @@ says so. Such a stream does not close by itself, as nobody has to come back with
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from engine import Cursor, Subscription
 from engine.codec import decode_envelope, decode_event
 from engine.domain.user.messages import EventSent, shown_data
-from engine.errors import Lagging, OndaError, Stopping
+from engine.errors import Lagging, Stopping, Unavailable
 from engine.records import ID, stream_name
 from web import wire
 from web.messages import Problem, Request, Response, allow, json_response
@@ -30,6 +31,10 @@ from web.sources import TAKE_MAX
 from web.streaming import HEADERS, TYPES_MAX, EventStream
 from web.tokens import Identity
 
+if TYPE_CHECKING:  # SQLAlchemy takes its time to load
+    from engine.history.database import Database
+    from engine.history.reading import Page
+
 OPEN_USER = "123"
 """Whose events they are when the server runs with `--open` and nobody is named."""
 
@@ -38,6 +43,9 @@ RETRY_MS = 1_000
 
 PAGE = 500
 """Events that are asked of the history at a time."""
+
+LOOK_BACK_BYTES_MAX = 8 << 20
+"""Of events from the history that one client gets when it comes back."""
 
 _EVENT = EventSent.__name__
 _TYPE = re.compile(r"[A-Za-z0-9_.:-]{1,100}\Z")
@@ -61,7 +69,7 @@ async def events(site: Site, request: Request, rest: list[str]) -> Response:
     if request.method == "HEAD":
         return Response(200, list(HEADERS))
     source = await open_events(site, user, types, after)
-    stream = EventStream(site, who, source, ping=lambda: ping(site), rotates=False)
+    stream = EventStream(site, who, source, ping=lambda: ping(site, source.cursor), rotates=False)
     return Response(200, list(HEADERS), stream=stream)
 
 
@@ -93,10 +101,12 @@ def _read_types(request: Request) -> frozenset[str] | None:
     return frozenset(types)
 
 
-def ping(site: Site) -> bytes:
-    """Return a ping as clients of these streams know it: data like everything else."""
+def ping(site: Site, cursor: str) -> bytes:
+    """Return a ping as clients of these streams know it: data like everything else. It moves their cursor,
+    too, past what they were not sent.
+    """
     data = {"type": "ping", "serverId": site.node.node_id, "timestamp": site.node.clock.now_ms()}
-    return wire.block(msgspec.json.encode(data))
+    return wire.block(msgspec.json.encode(data), id=cursor)
 
 
 def _status(site: Site, who: Identity) -> Response:
@@ -186,41 +196,44 @@ async def open_events(
     stream = stream_name("user", user)
     subscription = await site.node.subscribe(stream, after=after)
     missed: list[bytes] = []
-    reset = subscription.reset
-    if after is not None and reset == "expired":
+    if after is not None and subscription.reset == "expired":
+        subscription.close()
         try:
-            found, upto = await _look_back(site, stream, after.version, subscription.version)
-        except OndaError:
-            found, upto = [], after.version
-        except BaseException:
-            subscription.close()
-            raise
-        if upto >= subscription.version:
-            missed, reset = found, None
-    return EventSource(site, user, types, subscription, missed, reset)
+            missed, upto = await _look_back(site, stream, after.version, subscription.version)
+        except Unavailable:
+            upto = after.version
+        subscription = await site.node.subscribe(stream, after=Cursor(after.epoch, upto))
+    reset = subscription.reset
+    return EventSource(site, user, types, subscription, [] if reset else missed, reset)
 
 
 async def _look_back(site: Site, stream: str, after: int, upto: int) -> tuple[list[bytes], int]:
-    """Return what the history has of a stream between two versions, and up to which version that is all."""
+    """Return the events that the history has of a stream between two versions, and up to which version that
+    is all; the rest may be in the feed.
+    """
     history = site.node.history
     if history is None:
         return [], after
-    from engine.history.reading import read_events
-
     found: list[bytes] = []
-    while after < upto:
-        start = after
-        page = await history.query(lambda database: _page(database, read_events, stream, start))
+    size = 0
+    while after < upto and size <= LOOK_BACK_BYTES_MAX:
+        page = await history.query(_page(stream, after))
         for body in page.bodies:
             envelope = decode_envelope(body)
             after = envelope.version
-            if envelope.type == _EVENT and after <= upto:
+            if envelope.type == _EVENT:
                 found.append(body)
+                size += len(body)
         if page.next is None:
             break
     return found, after
 
 
-def _page(database: Any, read: Any, stream: str, after: int) -> Any:
-    with database.connect() as connection:
-        return read(connection, stream, after=after, limit=PAGE)
+def _page(stream: str, after: int) -> Callable[[Database], Page]:
+    from engine.history.reading import read_events  # here, as SQLAlchemy takes its time to load
+
+    def ask(database: Database) -> Page:
+        with database.connect() as connection:
+            return read_events(connection, stream, after=after, limit=PAGE)
+
+    return ask

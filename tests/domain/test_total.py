@@ -9,6 +9,7 @@ from engine.domain import DOMAINS
 from engine.domain.contract import members
 from engine.domain.coupon import Discount
 from engine.domain.order import Order, OrderChange, OrderLine
+from engine.domain.user.messages import EventSent
 from tests.harness_domain import NOW, Stream, check_replay
 
 few = st.sampled_from(["o1", "o2", "3-1", "ramen", "c1", "self"])
@@ -37,6 +38,8 @@ def event_of(kind):
         times = {name: st.just(NOW) for name in names if name == "at" or name.endswith("_at")}
         if "status" in event.__struct_fields__:
             fields["status"] = st.sampled_from(["PLACED", "COOKING", "READY"])
+        if event is EventSent:
+            fields["data"] = st.dictionaries(st.text(), st.integers() | st.text())
         return st.builds(event, **fields, **times)
 
     return st.one_of([build(event) for event in members(DOMAINS[kind].Event)])

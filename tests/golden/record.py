@@ -32,6 +32,7 @@ from engine.domain.table.calls import AnswerCall, CallStaff
 from engine.domain.table.cart import AddToCart, ChangeQuantity, RemoveFromCart, SubmitCart
 from engine.domain.table.sitting import CloseTable, OpenTable
 from engine.domain.times import to_ms, to_text
+from engine.domain.user.messages import SendEvent
 from engine.domain.user.notices import Notify
 from engine.domain.user.tasks import AdvanceTask, CleanupTasks, CompleteTask, FailTask, StartTask
 from engine.domain.user.wishes import RequestOrder
@@ -89,6 +90,7 @@ EVENING: list[tuple[str, Any]] = [
     (TABLE, AddToCart("kimbap", 1)),
     (TABLE, CloseTable()),
     (USER, Notify("주문이 준비됐어요", "카운터로 와 주세요", "/u/u1")),
+    (USER, SendEvent("snapshots.generated", {"snapshotCount": 2, "serverId": "onda-1"})),
     (USER, RequestOrder("s1", "떡볶이", 2, "t1")),
     (USER, StartTask(4, "t1", "떡볶이 2", 3600)),
     (USER, AdvanceTask("t1", 1, "주문 검증")),

@@ -1,6 +1,7 @@
 """A user, in any shop: one concept per file, put together here by the type of command or event.
 
-Notices, copies of the orders they placed, the coupons they hold, and the tasks that are done for them.
+Notices, copies of the orders they placed, the coupons they hold, the tasks that are done for them,
+and events of any type from other programs.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any
 
 from engine.domain import contract
 from engine.domain.contract import Context, by_type
-from engine.domain.user import coupons, notices, orders, tasks, wishes
+from engine.domain.user import coupons, messages, notices, orders, tasks, wishes
 from engine.domain.user.state import COLLECTIONS, State
 
 __all__ = [
@@ -25,10 +26,12 @@ __all__ = [
     "touched",
 ]
 
-Command = notices.Command | orders.Command | coupons.Command | tasks.Command | wishes.Command
-Event = notices.Event | orders.Event | coupons.Event | tasks.Event | wishes.Event
+Command = (
+    notices.Command | orders.Command | coupons.Command | tasks.Command | wishes.Command | messages.Command
+)
+Event = notices.Event | orders.Event | coupons.Event | tasks.Event | wishes.Event | messages.Event
 
-_CONCEPTS = (notices, orders, coupons, tasks, wishes)
+_CONCEPTS = (notices, orders, coupons, tasks, wishes, messages)
 _DECIDE = by_type(_CONCEPTS, "Command", "decide")
 _EVOLVE = by_type(_CONCEPTS, "Event", "evolve")
 _TOUCHED = by_type(_CONCEPTS, "Event", "touched")
