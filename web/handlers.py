@@ -9,7 +9,19 @@ import msgspec
 import structlog
 
 from engine.errors import OndaError, Rejected, Unavailable
-from web import commands, hints, history, ops, progress, reading, reference, streaming, user_events
+from web import (
+    commands,
+    customers,
+    hints,
+    history,
+    ops,
+    progress,
+    reading,
+    reference,
+    streaming,
+    topics,
+    user_events,
+)
 from web.messages import (
     BODY_BYTES_MAX,
     TARGET_BYTES_MAX,
@@ -30,6 +42,7 @@ STATUS = {
     "not_found": 404,
     "unknown_command": 404,
     "unknown_store": 404,
+    "unknown_topic": 404,
     "unknown_task": 404,
     "history_off": 404,
     "method_not_allowed": 405,
@@ -125,6 +138,10 @@ async def _route(site: Site, request: Request) -> Response:
             return await history.history(site, request, rest)
         case ["v1", "ops", *rest]:
             return await ops.operate(site, request, rest)
+        case ["v1", "topics", *rest]:
+            return await topics.topics(site, request, rest)
+        case ["v1", "customers", *rest]:
+            return await customers.customers(site, request, rest)
         case ["v1", *parts, last] if feed := parse_feed(parts):
             return await _feed(site, request, feed, last)
         case ["api", "v2", "progress", *rest]:

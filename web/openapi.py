@@ -16,6 +16,7 @@ from engine import codec
 from engine.domain.contract import Command
 from web import routes
 from web.schemas import ERRORS, SCHEMAS, Json, errors, in_path, json_answer
+from web.topic_routes import topic_paths
 
 KINDS = {
     "store": ("/v1/stores/{store}", ["store"]),
@@ -44,6 +45,9 @@ def describe() -> bytes:
         paths[f"{prefix}/stream"] = {"get": routes.stream(kind, names)}
     paths["/v1/stream"] = {"get": routes.stream_many()}
     paths |= routes.history() | routes.operations() | routes.progress()
+    about_topics, topic_schemas = topic_paths()
+    paths |= about_topics
+    components = {**components, **topic_schemas}
     document = {
         "openapi": "3.1.0",
         "info": {"title": "Onda", "version": installed_version(), "description": _ABOUT},
