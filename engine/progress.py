@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from engine.answers import Answer
 from engine.domain.contract import Command
-from engine.domain.order import CANCELLED, DEAD, EXPIRED, REJECTED, UNPAID
+from engine.domain.order import CANCELLED, DEAD, EXPIRED, REJECTED, UNPAID, Order
 from engine.domain.store.cancelling import CancelOrder, OrderCancelled, OrderRejected
 from engine.domain.store.holds import OrderExpired
 from engine.domain.store.orders import CreateOrder, OrderPlaced, Wish
@@ -170,20 +170,26 @@ class Progress:
 
     async def _pay(self, wish: OrderWish, record: Committed) -> bool:
         """Take the money at the till; where guests pay first, return whether this one has."""
-        stream = f"store:{wish.store}"
-        order = await self._host.examine(stream, lambda store, _: store.orders.get(wish.task))
-        if order is None or order.status in DEAD:
-            raise _Failed(_REASONS[order.status if order is not None else CANCELLED])
+        order = await self._living(wish)
         if order.status in UNPAID:
             return False
-        if order.paid >= order.total:
-            return True
-        try:
-            await self._ask(stream, SettleOrder(wish.task, "card"), BY, record, "pay")
-        except Rejected as refusal:
-            if refusal.code != "nothing_due":
-                raise _Failed(refusal.detail) from refusal
+        if order.paid < order.total:
+            try:
+                await self._ask(f"store:{wish.store}", SettleOrder(wish.task, "card"), BY, record, "pay")
+            except Rejected as refusal:
+                if refusal.code != "nothing_due":
+                    raise _Failed(refusal.detail) from refusal
+                await self._living(wish)  # nothing is due of one that was cancelled just now, either
         return True
+
+    async def _living(self, wish: OrderWish) -> Order:
+        """Return the order, which nobody has ended."""
+        stream = f"store:{wish.store}"
+        look: Callable[[Store, int], Order | None] = lambda store, _: store.orders.get(wish.task)  # noqa: E731
+        order = await self._host.examine(stream, look)
+        if order is None or order.status in DEAD:
+            raise _Failed(_REASONS[order.status if order is not None else CANCELLED])
+        return order
 
     async def _take_back(self, wish: OrderWish, record: Committed) -> None:
         """Cancel the order if it was made; the shop's word stands if it cannot be."""

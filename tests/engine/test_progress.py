@@ -14,9 +14,10 @@ from engine import Node, open_node
 from engine.domain.store.cancelling import CancelOrder
 from engine.domain.store.menu import PutProduct
 from engine.domain.store.orders import OrderCreated
-from engine.domain.store.settling import BillSettled
+from engine.domain.store.settling import BillSettled, SettleOrder
 from engine.domain.store.shop import CloseStore, ConfigureStore, OpenStore, PauseOrders
 from engine.domain.user.wishes import RequestOrder
+from engine.errors import Rejected
 from engine.progress import Progress
 from tests.engine.shop import OWNER, STORE, config, state_of, wait_until
 
@@ -120,6 +121,87 @@ async def test_where_guests_pay_first_the_task_waits_and_hears_of_the_end() -> N
         await node.ask(STORE, CancelOrder(task, "마음이 바뀌었어요"), by=USER)
         assert (await ended(node, task))[-1] == ("FAILED", 50, "재고 확인")
         assert (await state_of(node, USER))["tasks"][task]["reason"] == "주문이 취소되었습니다"
+
+
+class Meddling:
+    """A host before whose settling something happens."""
+
+    def __init__(self, node: Node, first: Any) -> None:
+        self._node, self._first = node, first
+
+    async def ask_inside(self, stream: str, command: Any, **fields: Any) -> Any:
+        if isinstance(command, SettleOrder):
+            await self._first(command.order)
+        return await self._node.ask_inside(stream, command, **fields)
+
+    async def examine(self, *args: Any) -> Any:
+        return await self._node.examine(*args)
+
+
+class Held:
+    """Wishes that are not carried out until somebody says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.records: list[Any] = []
+        self._handle = Progress._handle
+        records = self.records
+
+        async def note(_: Progress, record: Any) -> None:
+            records.append(record)
+
+        monkeypatch.setattr(Progress, "_handle", note)
+
+    async def carry_out(self, node: Node, first: Any) -> str:
+        """Carry out one wish, with `first` just before its payment; return the task."""
+        task = await wish(node)
+        await wait_until(lambda: self.records)
+        await self._handle(Progress(Meddling(node, first)), self.records[0])  # type: ignore[arg-type]
+        return task
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Held:
+    return Held(monkeypatch)
+
+
+async def test_an_order_that_is_cancelled_before_it_is_paid_is_no_success(held: Held) -> None:
+    """Nothing is due then, but that does not make it paid."""
+    async with open_node(config()) as node:
+        await open_shop(node)
+
+        async def cancel(order: str) -> None:
+            await node.ask(STORE, CancelOrder(order, "다 나갔어요"), by=OWNER)
+
+        task = await held.carry_out(node, cancel)
+        assert (await marks(node, task))[-1] == ("FAILED", 50, "재고 확인")
+        assert (await state_of(node, USER))["tasks"][task]["reason"] == "주문이 취소되었습니다"
+
+
+async def test_an_order_that_somebody_else_settled_is_paid(held: Held) -> None:
+    async with open_node(config()) as node:
+        await open_shop(node)
+
+        async def settle(order: str) -> None:
+            await node.ask(STORE, SettleOrder(order, "cash"), by=OWNER)
+
+        task = await held.carry_out(node, settle)
+        assert (await marks(node, task))[-1] == ("COMPLETED", 100, "")
+
+
+async def test_an_order_that_cannot_be_paid_is_taken_back(held: Held) -> None:
+    """The till refuses: the task ends at 50 %, and the stock is there again."""
+    async with open_node(config()) as node:
+        await open_shop(node)
+
+        async def refuse(_order: str) -> None:
+            raise Rejected("not_payable", "카드 단말기가 꺼져 있습니다")
+
+        task = await held.carry_out(node, refuse)
+        assert (await marks(node, task))[-1] == ("FAILED", 50, "재고 확인")
+        assert (await state_of(node, USER))["tasks"][task]["reason"] == "카드 단말기가 꺼져 있습니다"
+        shop = await state_of(node, STORE)
+        assert shop["orders"][task]["status"] == "CANCELLED"
+        assert shop["products"]["laptop"]["stock"] == 5
 
 
 class Plug(Exception):
