@@ -20,6 +20,7 @@ from engine.feed import Frame, Snapshot, Subscription
 from engine.mailbox import Committed
 from engine.node import Node
 from engine.opening import MEMORY, open_node, tune_collector
+from engine.plugins import Plugin
 from engine.publishing import Message, Placed
 from engine.reactions import Reaction
 from engine.records import Cursor
@@ -36,6 +37,7 @@ __all__ = [
     "Message",
     "Node",
     "Placed",
+    "Plugin",
     "Reaction",
     "Snapshot",
     "Subscription",

@@ -7,13 +7,14 @@ part of the contract on the wire.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from engine.domain import DOMAINS
 from engine.domain.contract import Command, Domain, Event, members
-from engine.errors import Malformed
+from engine.errors import ConfigError, Malformed
 
 encode = msgspec.json.Encoder().encode
 
@@ -63,31 +64,44 @@ def kebab(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
 
 
-_COMMANDS: dict[str, dict[str, type[Command]]] = {
-    kind: {kebab(member.__name__): member for member in members(domain.Command)}
-    for kind, domain in DOMAINS.items()
-}
-_COMMAND_TYPES = {kind: frozenset(commands.values()) for kind, commands in _COMMANDS.items()}
-_EVENTS: dict[str, dict[str, type[Event]]] = {
-    kind: {member.__name__: member for member in members(domain.Event)} for kind, domain in DOMAINS.items()
-}
-_COMMAND_DECODERS = {
-    kind: {name: msgspec.json.Decoder(member) for name, member in commands.items()}
-    for kind, commands in _COMMANDS.items()
-}
-_EVENT_DECODERS = {
-    kind: {name: msgspec.json.Decoder(member).decode for name, member in events.items()}
-    for kind, events in _EVENTS.items()
-}
-_STATE_DECODERS = {kind: msgspec.json.Decoder(domain.State).decode for kind, domain in DOMAINS.items()}
+_COMMANDS: dict[str, dict[str, type[Command]]] = {}
+_COMMAND_TYPES: dict[str, frozenset[type[Command]]] = {}
+_EVENTS: dict[str, dict[str, type[Event]]] = {}
+_COMMAND_DECODERS: dict[str, dict[str, msgspec.json.Decoder[Any]]] = {}
+_EVENT_DECODERS: dict[str, dict[str, Callable[[Any], Any]]] = {}
+_STATE_DECODERS: dict[str, Callable[[bytes], Any]] = {}
+
+
+def add_kind(kind: str, domain: Domain) -> None:
+    """Learn to read and write the commands, events and states of a kind of stream."""
+    commands = {kebab(member.__name__): member for member in members(domain.Command)}
+    events = {member.__name__: member for member in members(domain.Event)}
+    _EVENT_DECODERS[kind] = {name: msgspec.json.Decoder(member).decode for name, member in events.items()}
+    _STATE_DECODERS[kind] = msgspec.json.Decoder(domain.State).decode
+    _COMMAND_DECODERS[kind] = {name: msgspec.json.Decoder(member) for name, member in commands.items()}
+    _COMMANDS[kind], _EVENTS[kind] = commands, events
+    _COMMAND_TYPES[kind] = frozenset(commands.values())
+
+
+for _kind, _domain in DOMAINS.items():
+    add_kind(_kind, _domain)
 
 decode_envelope = msgspec.json.Decoder(StoredEnvelope).decode
 decode_meta = msgspec.json.Decoder(AnswerMeta).decode
 
 
 def domain_of(kind: str) -> Domain:
-    """Return the rules for one kind of stream."""
-    return DOMAINS[kind]
+    """Return the rules for one kind of stream.
+
+    Raises:
+        ConfigError: it is a plugin's, and the plugin is not loaded.
+    """
+    try:
+        return DOMAINS[kind]
+    except KeyError:
+        raise ConfigError(
+            f"there are streams of the kind {kind}: the plugin that brings it has to be loaded"
+        ) from None
 
 
 def commands(kind: str) -> dict[str, type[Command]]:

@@ -15,6 +15,8 @@ from engine.errors import ConfigError
 
 PREFIX = "ONDA_"
 HIDDEN = "[hidden]"
+URLS = frozenset({"db", "redis_url"})
+"""Settings that may have a password inside."""
 
 _AT_LEAST_ONE = (
     "mailbox_max",
@@ -95,6 +97,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # Topics
     topic_partitions: int = 3
     """Partitions of a topic that is made from now on; those of a topic that is there stay as they are."""
+
+    # Plugins and other nodes
+    plugins: str = ""
+    """Python modules that extend the server, with commas between them."""
+    redis_url: str = ""
+    """Redis whose channel `user-events` is shared with other nodes and programs: `redis://host:6379`,
+    `rediss://user:password@host`; empty: none.
+    """
+    redis_patience_s: float = 3_600.0
+    """How long a user's event waits for a Redis that does not answer; then it is not published any more."""
 
     # History
     db: str = ""
@@ -208,7 +220,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ConfigError("kakaopay_secret_key needs kakaopay_cid")
 
     def __repr__(self) -> str:
-        shown = ((name, getattr(self, name)) for name in self.__struct_fields__ if name != "db")
+        shown = ((name, getattr(self, name)) for name in self.__struct_fields__ if name not in URLS)
         inside = (f"{name}={HIDDEN if value and is_secret(name) else value!r}" for name, value in shown)
         return f"Config({', '.join(inside)})"
 

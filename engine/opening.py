@@ -23,6 +23,7 @@ from engine.metrics import Metrics
 from engine.node import Node
 from engine.payments import Gateways, open_gateways
 from engine.payments.calls import Calls
+from engine.plugins import load_plugins, plugin_reactions
 from engine.progress import Progress
 from engine.reactions import Reaction
 
@@ -68,9 +69,10 @@ async def open_node(
         LogCorrupt: what was acknowledged is damaged; nothing was changed.
         LogTooNew: a newer version wrote the folder.
         LogFailed: a disk call failed; at the start or while running.
-        ConfigError: the settings of a relay or of the history make no sense.
+        ConfigError: the settings of a relay, a plugin or the history make no sense.
     """
     config = config or Config()
+    plugins = load_plugins(config)
     metrics = Metrics()
     try:
         async with AsyncExitStack() as stack:
@@ -87,6 +89,7 @@ async def open_node(
                 history = _open_history(config, stack, node)
                 flow = [Follow(node).reaction, calls.reaction, Progress(node).reaction]
                 flow += [node.tasks.reaction, customers.reaction, *relays, *reactions]
+                flow += plugin_reactions(plugins, node)
                 await node.start(nursery, flow, history)
                 node.start_soon(customers.run)
                 try:

@@ -153,6 +153,7 @@ class Reader:
 
 def _decode(entry: Entry) -> tuple[str, StoredEnvelope, Event]:
     kind = entry.stream.partition(":")[0]
+    domain_of(kind)  # says what is missing
     try:
         envelope = decode_envelope(entry.body)
         return kind, envelope, decode_event(kind, envelope.type, envelope.data)

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from engine import Config, load
-from engine.config import HIDDEN, hide_password, is_secret
+from engine.config import HIDDEN, URLS, hide_password, is_secret
 from engine.errors import ConfigError, LogCorrupt, LogFailed, LogLocked, LogTooNew, OndaError
 from web import cli_check, cli_history, cli_log, cli_token
 from web.logs import configure_logs
@@ -29,12 +29,6 @@ EXIT_CODES: dict[type[OndaError], int] = {
     LogFailed: 6,
 }
 """Error -> exit code. 1: another expected failure; 2: wrong use of the command line; 70: stuck or a fault."""
-
-LATER = {
-    "redis": "many nodes on Redis",
-    "plugin": "plugins",
-}
-"""Options that are reserved for what is not in this version."""
 
 _data = click.option("--data", metavar="DIR", help="Folder of the log and the checkpoint.")
 _file = click.option("--config", "file", metavar="FILE", help="Settings in TOML.")
@@ -53,17 +47,17 @@ def cli() -> None:
 @click.option("--node-id", help="Name of this node.")
 @click.option("--open", "open_", is_flag=True, default=None, help="No tokens at all; loopback only.")
 @click.option("--no-demo", is_flag=True, help="Do not make the demo shop on the first start.")
-@click.option("--redis", metavar="URL", help="Reserved: many nodes on Redis.")
+@click.option("--redis", "redis_url", metavar="URL", help="Share users' events with others over Redis.")
 @click.option("--db", metavar="URL", help="Database of the history; none: no history.")
-@click.option("--plugin", metavar="MODULE", multiple=True, help="Reserved: plugins.")
+@click.option("--plugin", metavar="MODULE", multiple=True, help="Python module that extends the server.")
 @_file
-def serve(file: str | None, no_demo: bool, open_: bool | None, **options: Any) -> None:
+def serve(
+    file: str | None, no_demo: bool, open_: bool | None, plugin: tuple[str, ...], **options: Any
+) -> None:
     """Serve until SIGTERM or SIGINT."""
     from web import cli_serve  # here, as other commands need not wait for Quart and Hypercorn to load
 
-    for name, what in LATER.items():
-        if options.pop(name):
-            raise ConfigError(f"--{name}: {what} is not in this version")
+    options["plugins"] = ",".join(plugin) or None
     config = _load(file, open=open_, demo=False if no_demo else None, **options)
     configure_logs(as_json=config.log_json)
     trio.run(cli_serve.serve, config)
@@ -91,7 +85,7 @@ def config(file: str | None, **options: Any) -> None:
     settings, sources = load(options, file)
     for name, value in msgspec.structs.asdict(settings).items():
         shown = HIDDEN if is_secret(name) and value else value
-        if name == "db":
+        if name in URLS:
             shown = hide_password(value)
         setting = f"{name} = {msgspec.json.encode(shown).decode()}"
         print(f"{setting:44} # {sources[name]}")

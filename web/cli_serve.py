@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -31,6 +32,8 @@ _log = structlog.get_logger("onda.cli")
 async def serve(config: Config) -> None:
     """Serve until SIGTERM or SIGINT."""
     tune_collector()
+    if config.plugins and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # plugins may lie where the server is started
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch_signals, stopping)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine import MEMORY, Config, Node
+from engine.plugins import is_plugged, load_plugins
 from engine.records import ID, stream_name
 from web.auth import Gate
 from web.messages import Problem
 from web.money import Money
+from web.plugged import Routes
 from web.revoked import Revoked
 from web.rights import may_read
 from web.throttle import Throttle
@@ -31,6 +33,7 @@ class Site:
         self.config = config
         self.gate = gate
         self.money = Money(node)
+        self.routes = Routes()
         self.streams: Counter[str] = Counter()
         self.watchers: Counter[str] = Counter()
         self.listeners: Counter[str] = Counter()
@@ -60,19 +63,25 @@ def make_site(node: Node, config: Config) -> Site:
     """Return the site of a node, with the secret and the revoked tokens of its folder.
 
     Raises:
-        ConfigError: the secret cannot be read or made.
+        ConfigError: the secret cannot be read or made, or routes of plugins make no sense.
     """
     if config.data == MEMORY:
         secret, revoked = config.secret or secrets.token_urlsafe(48), Revoked(None)
     else:
         folder = Path(config.data)
         secret, revoked = load_secret(config.secret, folder), Revoked(folder / "revoked")
-    return Site(node, config, Gate(secret, revoked, node.clock, open_=config.open))
+    site = Site(node, config, Gate(secret, revoked, node.clock, open_=config.open))
+    found = [plugin.routes(site) for plugin in load_plugins(config) if plugin.routes is not None]
+    site.routes = Routes([route for routes in found for route in routes])
+    return site
 
 
 def parse_feed(parts: list[str]) -> FeedPath | None:
     """Return the feed that parts of a path name, `None` when they name none."""
-    kind, count = KINDS.get(parts[0] if parts else "", ("", 0))
+    first = parts[0] if parts else ""
+    kind, count = KINDS.get(first, ("", 0))
+    if not kind and is_plugged(first.removesuffix("s")):
+        kind, count = first.removesuffix("s"), 1
     if not kind or len(parts) != count + 1 or not all(ID.match(part) for part in parts[1:]):
         return None
     return FeedPath(kind, tuple(parts[1:]))
@@ -86,5 +95,5 @@ async def check_feed(site: Site, who: Identity, feed: FeedPath) -> None:
     """
     if not may_read(who, feed.kind, feed.ids):
         raise Problem("forbidden", f"the token is not for {feed.path}")
-    if feed.kind != "user" and not await site.node.exists(f"store:{feed.ids[0]}"):
+    if feed.kind in ("store", "table") and not await site.node.exists(f"store:{feed.ids[0]}"):
         raise Problem("unknown_store", f"nobody has made the store {feed.ids[0]}")
