@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from tests.browser.shop import Shop
+from tests.browser.test_looks import MEASURE, SIZES
 from tests.browser.test_pages import open_page
 from tests.browser.test_paying import make_cafe, say
 
@@ -137,3 +138,26 @@ def test_a_customer_sees_bars_and_what_happened(context, shop):
     expect(task.locator("li")).to_have_text(
         ["시작 (0%)", "주문 검증 (25%)", "재고 확인 (50%)", "결제 처리 (75%)", "완료 (100%)"]
     )
+
+
+def test_how_it_looks(context, shop):
+    """On a phone and on a screen, light and dark: contrast, targets, names, nothing beside the page."""
+    task = shop.do("users/look/start-task", total_steps=4, name="포장")["task"]
+    advance(shop, "look", task, 1)
+    shop.do("users/look/fail-task", task=task, reason="상자가 없습니다")
+    page = open_progress(context, shop, "look")
+    expect(page.locator("#status")).to_have_text("[복구] 상자가 없습니다: 25%")
+    history(page)
+    for colours in ("light", "dark"):
+        page.emulate_media(color_scheme=colours)
+        for width, height in SIZES:
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.evaluate(MEASURE, 6) == [], f"{colours} {width}"
+    page.goto(shop.user("look"))
+    page.locator("[data-act=task-history]").click()
+    expect(page.locator(".task-marks li")).to_have_count(3)
+    for colours in ("light", "dark"):
+        page.emulate_media(color_scheme=colours)
+        for width, height in SIZES:
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.evaluate(MEASURE, 6) == [], f"{colours} {width}"
