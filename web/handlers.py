@@ -155,7 +155,7 @@ async def _route(site: Site, request: Request) -> Response:
         case ["docs"]:
             return allow(request, *_READ) or reference.page(request)
         case _:
-            raise Problem("not_found", "there is nothing at this path")
+            return await site.routes.answer(site, request)
 
 
 async def _feed(site: Site, request: Request, feed: FeedPath, last: str) -> Response:
