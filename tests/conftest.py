@@ -43,6 +43,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="flash sales of 5,000 requests by 2,000 people (ONDA_FLASH_FULL=1)",
     )
     chaos.addoption(
+        "--group-records",
+        type=int,
+        default=int(environ.get("ONDA_GROUP_RECORDS", "1000")),
+        help="records that a group handles among kills (ONDA_GROUP_RECORDS; 10000 for the long run)",
+    )
+    chaos.addoption(
         "--seed",
         type=int,
         default=int(environ["ONDA_SEED"]) if "ONDA_SEED" in environ else None,

@@ -23,7 +23,18 @@ import httpx
 import msgspec
 import trio
 
-from web.exchange import ClientError, Pace, Refused, Reply, TryLater, Unanswered, bearer, judge, parse
+from web.exchange import (
+    ClientError,
+    Pace,
+    Refused,
+    Reply,
+    RequestBody,
+    TryLater,
+    Unanswered,
+    bearer,
+    judge,
+    parse,
+)
 from web.follower import Follower
 from web.listening import open_stream
 from web.outbox import Outbox, QueueFull
@@ -172,7 +183,7 @@ class Client:
         """
         headers = {**(headers or {}), **bearer(self._token)}
         request = self._http.build_request(method, path, params=params, content=content, headers=headers)
-        request.stream = _Body(content or b"")
+        request.stream = RequestBody(content or b"")
         response = None
         with trio.move_on_after(timeout or self._pace.answer_s):
             try:
@@ -183,21 +194,6 @@ class Client:
             raise TryLater("no answer in time")
         judge(response)
         return response
-
-
-class _Body(httpx.AsyncByteStream):
-    """A request's body. httpx's own is an async generator, which a broken connection leaves unfinished."""
-
-    def __init__(self, content: bytes) -> None:
-        self._parts = [content]
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self._parts:
-            raise StopAsyncIteration
-        return self._parts.pop()
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import httpx
@@ -163,3 +163,18 @@ def _problem(response: httpx.Response) -> tuple[str, str]:
 def _retry_after_s(response: httpx.Response) -> float:
     text = response.headers.get("Retry-After", "")
     return min(float(text), WAIT_MOST_S) if text.isascii() and text.isdigit() else 0.0
+
+
+class RequestBody(httpx.AsyncByteStream):
+    """A request's body. httpx's own is an async generator, which a broken connection leaves unfinished."""
+
+    def __init__(self, content: bytes) -> None:
+        self._parts = [content]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._parts:
+            raise StopAsyncIteration
+        return self._parts.pop()

@@ -23,6 +23,8 @@ import httpx
 import msgspec
 import trio
 
+from web.exchange import RequestBody
+
 RETRIES = 3
 BACKOFF_S = 0.2
 BACKOFF_S_MAX = 5.0
@@ -120,7 +122,11 @@ class Publisher:
                 pause_s = min(self._backoff_s * 2.0 ** (attempt - 1), BACKOFF_S_MAX)
                 await trio.sleep(pause_s * (0.5 + random.random() / 2))
             try:
-                answer = await self._client.post(f"/v1/topics/{topic}", content=body, headers=headers)
+                request = self._client.build_request(
+                    "POST", f"/v1/topics/{topic}", content=body, headers=headers
+                )
+                request.stream = RequestBody(body)
+                answer = await self._client.send(request)
             except httpx.TransportError:
                 continue
             if answer.status_code < 300:
