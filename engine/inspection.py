@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -34,6 +35,7 @@ class Host(Protocol):
     history: Keeper | None
     timers: Timers
     topics: Topics
+    redis_up: Callable[[], bool]
 
 
 def statistics(node: Host) -> dict[str, Any]:
@@ -57,6 +59,7 @@ def statistics(node: Host) -> dict[str, Any]:
         ),
         "history_lag": node.history.lag if node.history is not None else 0,
         "history_up": int(node.history is None or node.history.up),
+        "redis_up": int(node.redis_up()),
         "parked": sum(len(runner.parked) for runner in node.runners),
         "deadlines": len(node.timers),
         "topic_lag": node.topics.lag_known(),

@@ -30,6 +30,7 @@ GAUGES = {
     "reaction_lag": "Records that the slowest reaction has still to look at",
     "history_lag": "Records that are not in the history yet",
     "history_up": "1 while the history's database answers, or there is none",
+    "redis_up": "1 while events come in from Redis",
     "parked": "Records that a reaction gave up on and an operator has to look at",
     "deadlines": "Streams that want to be woken later",
     "topic_lag": "Records that the slowest group of a topic has still to handle",
@@ -99,6 +100,9 @@ class Metrics:
             buckets=(*_SECONDS, 15.0, 60.0),
             registry=registry,
         )
+        self.redis_received = Counter(
+            "onda_redis_received", "Messages from Redis", ["outcome"], registry=registry
+        )  # taken, own, malformed, oversize, refused
         self.gateway_calls = Counter(
             "onda_gateway_calls",
             "Calls to payment gateways",

@@ -29,6 +29,7 @@ from engine.reactions import Reaction
 
 if TYPE_CHECKING:
     from engine.history.keeper import Keeper
+    from engine.relays.user_events import UserEvents
 
 MEMORY = ":memory:"
 """`Config.data` for a node that keeps nothing on disk."""
@@ -83,6 +84,7 @@ async def open_node(
                 gateways = await stack.enter_async_context(open_gateways(config))
             node = Node(config, clock, log, checkpoint, metrics)
             node.methods = gateways.names
+            shared = await _open_redis(config, stack, node)
             calls = Calls(node, gateways, log.head)
             customers = Customers(node)
             async with trio.open_nursery() as nursery:
@@ -90,7 +92,10 @@ async def open_node(
                 flow = [Follow(node).reaction, calls.reaction, Progress(node).reaction]
                 flow += [node.tasks.reaction, customers.reaction, *relays, *reactions]
                 flow += plugin_reactions(plugins, node)
+                flow += [shared.reaction] if shared is not None else []
                 await node.start(nursery, flow, history)
+                if shared is not None:
+                    node.start_soon(shared.run)
                 node.start_soon(customers.run)
                 try:
                     yield node
@@ -139,6 +144,16 @@ async def _open_relays(
     from engine.relays.webhook import open_webhooks  # here, as httpx takes its time to load
 
     return await stack.enter_async_context(open_webhooks(config, metrics, clock))
+
+
+async def _open_redis(config: Config, stack: AsyncExitStack, node: Node) -> UserEvents | None:
+    if not config.redis_url:
+        return None
+    from engine.relays.user_events import open_redis  # here, as redis-py takes its time to load
+
+    shared = await stack.enter_async_context(open_redis(config, node.metrics, node.clock))
+    shared.join(node)
+    return shared
 
 
 def _open_history(config: Config, stack: AsyncExitStack, node: Node) -> Keeper | None:

@@ -59,13 +59,20 @@ def engine_parts(path: Path) -> set[str]:
 
 
 def test_the_engine_knows_no_web() -> None:
-    """Nothing in the engine imports the web, Quart, Hypercorn or a Redis client."""
+    """Nothing in the engine imports the web, Quart or Hypercorn."""
     for path in ROOT.glob("engine/**/*.py"):
         for name in imports(path):
-            assert name.split(".")[0] not in {"web", "quart", "quart_trio", "hypercorn", "redis"}, (
-                path,
-                name,
-            )
+            assert name.split(".")[0] not in {"web", "quart", "quart_trio", "hypercorn"}, (path, name)
+
+
+def test_redis_has_one_door() -> None:
+    """Only `engine/relays/redis.py` imports the Redis client, and only the relay imports that."""
+    for path in PRODUCT:
+        where = path.relative_to(ROOT).as_posix()
+        if where != "engine/relays/redis.py":
+            assert "redis" not in {name.split(".")[0] for name in imports(path)}, path
+        if where not in ("engine/relays/redis.py", "engine/relays/user_events.py"):
+            assert not any(name.startswith("engine.relays.redis") for name in imports(path)), path
 
 
 def test_the_domain_is_pure() -> None:

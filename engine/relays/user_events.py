@@ -1,0 +1,268 @@
+"""The channel `user-events` of a Redis, in and out: users' events shared with other nodes and programs.
+
+    {"userId": "u1", "eventType": "account.updated", "data": {"timestamp": …, "serverId": …, …},
+     "id": …, "origin": …}
+
+`id` and `origin` are ours: by the first a message that comes twice is one event, by the second a node knows
+its own. Who publishes from outside may leave both out.
+
+Out is a reaction: each event that was made here, in order per user. While Redis is away events wait, up to
+`redis_patience_s` from when they were made, then they are given up, as they are for those who watch just now;
+the log has them anyway. In, each message becomes an event in its user's stream, so it is durable, and a
+client that was away gets it, too. Pub/sub itself keeps nothing: what others publish while this node has no
+connection does not reach it.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import msgspec
+import trio
+
+from engine.answers import Answer
+from engine.clock import Clock
+from engine.codec import encode
+from engine.config import Config
+from engine.domain.contract import Command
+from engine.domain.times import to_ms
+from engine.domain.user.messages import EventSent, ReceiveEvent, shown_data
+from engine.errors import (
+    ConfigError,
+    LogCorrupt,
+    LogFailed,
+    OndaError,
+    Unavailable,
+    UnknownOutcome,
+    Unreachable,
+)
+from engine.mailbox import Committed
+from engine.metrics import Metrics
+from engine.parking import backoff_s
+from engine.reactions import Reaction
+from engine.records import stream_name
+from engine.relays.redis import Away, Door
+
+NAME = "redis"
+CHANNEL = "user-events"
+MESSAGE_BYTES_MAX = 1 << 20
+"""Of a message, in and out; a larger one is dropped."""
+
+LANES = 16
+"""Messages that are written down side by side; those of one user keep their order."""
+WAITING_MAX = 64
+"""Messages that wait in a lane; then Redis has to keep the next ones."""
+
+BY = "service:redis"
+
+logger = logging.getLogger("onda.redis")
+
+
+class Incoming(msgspec.Struct, gc=False):
+    """A message as it is read; unknown fields are passed over."""
+
+    userId: str | int
+    eventType: str
+    data: dict[str, Any]
+    id: str = ""
+    origin: str = ""
+
+
+class Outgoing(msgspec.Struct, gc=False):
+    """A message as it is written."""
+
+    userId: str
+    eventType: str
+    data: dict[str, Any]
+    id: str
+    origin: str
+
+
+_Taken = tuple[str, ReceiveEvent, str | None]
+"""A message's stream, command and id."""
+
+_decode = msgspec.json.Decoder(Incoming).decode
+
+
+class Host(Protocol):
+    """What the relay needs of its node."""
+
+    node_id: str
+    epoch: str
+    config: Config
+    clock: Clock
+    metrics: Metrics
+    redis_up: Callable[[], bool]
+
+    async def ask_inside(
+        self, stream: str, command: Command, *, by: str, id: str | None, cause: str | None
+    ) -> Answer: ...
+
+
+class UserEvents:
+    """Both ways of one node."""
+
+    def __init__(self, door: Door, config: Config, metrics: Metrics, clock: Clock) -> None:
+        self._door = door
+        self._config = config
+        self._metrics = metrics
+        self._clock = clock
+        self._host: Host | None = None
+        self._away = False
+        self._lanes: list[trio.MemorySendChannel[_Taken]] = []
+        self.reaction = Reaction(NAME, frozenset({EventSent.__name__}), self.publish, _made_here)
+
+    def join(self, host: Host) -> None:
+        """Become a node's; before its reactions run."""
+        self._host = host
+        host.redis_up = lambda: self._door.listening
+
+    # Out
+
+    async def publish(self, record: Committed) -> None:
+        """Publish an event.
+
+        Raises:
+            Unreachable: not now; try again later.
+        """
+        host, event = self._host, record.event
+        assert host is not None
+        assert isinstance(event, EventSent)
+        if self._clock.now_ms() - to_ms(event.at) > self._config.redis_patience_s * 1000:
+            self._count("failed")
+            logger.warning("%s %d: Redis was away too long to publish it", record.stream, record.version)
+            return
+        user, data = record.stream.partition(":")[2], shown_data(event, host.node_id)
+        message = encode(Outgoing(user, event.event_type, data, record.id, self.origin))
+        if len(message) > MESSAGE_BYTES_MAX:
+            self._count("failed")
+            size = len(message)
+            logger.error("%s %d: %d bytes are too many to publish", record.stream, record.version, size)
+            return
+        began = trio.current_time()
+        try:
+            await self._door.publish(CHANNEL, message)
+        except Away as error:
+            self._count("retried")
+            self._note(str(error))
+            raise Unreachable(str(error)) from error
+        self._note("")
+        self._count("sent")
+        self._metrics.relay_s.labels(NAME).observe(trio.current_time() - began)
+
+    @property
+    def origin(self) -> str:
+        """What names this node in messages: its log's epoch too, as names of nodes may be given twice."""
+        assert self._host is not None
+        return f"{self._host.epoch}.{self._host.node_id}"
+
+    def _count(self, outcome: str) -> None:
+        self._metrics.relay_requests.labels(NAME, outcome).inc()
+
+    def _note(self, away: str) -> None:
+        """Log when Redis goes away (`away` says why), and when it is back."""
+        if bool(away) == self._away:
+            return
+        self._away = bool(away)
+        if away:
+            logger.warning("Redis takes no events, they wait: %s", away)
+        else:
+            logger.info("Redis takes events again")
+
+    # In
+
+    async def run(self) -> None:
+        """Listen for ever, connecting again whenever the connection is lost."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(LANES):
+                lane, messages = trio.open_memory_channel[_Taken](WAITING_MAX)
+                self._lanes.append(lane)
+                nursery.start_soon(self._write_down, messages)
+            failures = 0
+            while True:
+                began = trio.current_time()
+                try:
+                    await self._door.listen(CHANNEL, self._take)
+                except Away as error:
+                    if trio.current_time() - began > self._config.reaction_backoff_ms_max / 1000:
+                        failures = 0
+                    log = logger.warning if failures == 0 else logger.debug
+                    log("no events from Redis, connecting again: %s", error)
+                await trio.sleep(max(0.01, backoff_s(min(failures, 6), self._config)))
+                failures += 1
+
+    async def _take(self, message: bytes) -> None:
+        """Look at a message and hand it to its user's lane."""
+        outcome = "malformed"
+        if len(message) > MESSAGE_BYTES_MAX:
+            outcome = "oversize"
+            logger.warning("a message of %d bytes on %s is too large: dropped", len(message), CHANNEL)
+        else:
+            try:
+                read = _read(message, self.origin)
+            except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+                logger.warning("a message on %s cannot be read: %s: %.200r", CHANNEL, error, message)
+            else:
+                outcome = "own" if read is None else "taken"
+                if read is not None:
+                    await self._lanes[zlib.crc32(read[0].encode()) % LANES].send(read)
+        self._metrics.redis_received.labels(outcome).inc()
+
+    async def _write_down(self, messages: trio.MemoryReceiveChannel[_Taken]) -> None:
+        assert self._host is not None
+        async for stream, command, id_ in messages:
+            waited = 0
+            while True:
+                try:
+                    await self._host.ask_inside(stream, command, by=BY, id=id_, cause=None)
+                except Unavailable:
+                    await trio.sleep(backoff_s(waited, self._config))
+                    waited = min(waited + 1, 8)
+                    continue
+                except (LogFailed, LogCorrupt, UnknownOutcome):
+                    raise
+                except OndaError as error:
+                    self._metrics.redis_received.labels("refused").inc()
+                    logger.warning("an event from Redis for %s is dropped: %s", stream, error)
+                break
+
+
+def _made_here(record: Committed) -> bool:
+    return isinstance(record.event, EventSent) and not record.event.origin
+
+
+def _read(message: bytes, own: str) -> _Taken | None:
+    """Return a message's stream, command and id; `None` for one of our own.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    read = _decode(message)
+    if read.origin == own:
+        return None
+    stream = stream_name("user", str(read.userId))
+    origin = (read.origin or str(read.data.get("serverId", "")) or "outside")[:200]
+    fields = {"event_type": read.eventType, "data": read.data, "origin": origin}
+    command = msgspec.convert(fields, ReceiveEvent)
+    return stream, command, f"{origin}/{read.id}"[:255] if read.id else None
+
+
+@asynccontextmanager
+async def open_redis(config: Config, metrics: Metrics, clock: Clock) -> AsyncIterator[UserEvents]:
+    """Give both ways to the Redis of the settings; connections close at the end.
+
+    Raises:
+        ConfigError: the URL makes no sense.
+    """
+    try:
+        door = Door(config.redis_url)
+    except ValueError as error:
+        raise ConfigError(f"redis_url: {error}") from None
+    try:
+        yield UserEvents(door, config, metrics, clock)
+    finally:
+        door.close()
