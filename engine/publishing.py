@@ -22,6 +22,10 @@ from engine.records import stream_name
 
 DATA_BYTES_MAX = 64 * 1024
 """Largest `data` of one record, as JSON."""
+SEGMENT_SHARE = 4
+"""One call may fill one part in so many of a segment of the log."""
+ENVELOPE_BYTES = 600
+"""About what a record needs beside its data."""
 
 T = TypeVar("T")
 
@@ -121,6 +125,9 @@ class Publisher:
         if not 1 <= len(messages) <= RECORDS_MAX:
             raise Malformed(f"publish 1 to {RECORDS_MAX} records at a time")
         records = [self._record(message) for message in messages]
+        most = self._host.config.segment_bytes // SEGMENT_SHARE
+        if sum(len(bytes(one.data)) + ENVELOPE_BYTES for one in records) > most:
+            raise Malformed(f"publish less at a time: {most} bytes at most")
         count = await self.partitions(topic, make=True)
         places = [partition_of(one.key or one.event_id, count) for one in records]
         answers: dict[int, dict[str, _Placed]] = {}

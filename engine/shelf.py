@@ -122,7 +122,7 @@ class Shelf:
             return [_stored(frame.body) for frame in feed.after(after, limit)]
         for _ in range(_ATTEMPTS):
             try:
-                found = await self._fetch_old(stream, after, min(limit, READ_MAX))
+                found = await self._fetch_old(stream, after, READ_MAX)  # looking is dear: take some more
             except CursorUnusable:  # the log was trimmed meanwhile, behind the history
                 continue
             if found:
