@@ -38,7 +38,7 @@ class Door:
         self._listener = _client(url)
         self._one = trio.CapacityLimiter(1)  # publishes in order, on one connection
         self._other = trio.CapacityLimiter(1)
-        self.listening = False
+        self.listening_since: float | None = None  # by trio's clock; `None`: not now
 
     async def publish(self, channel: str, message: bytes) -> int:
         """Publish a message; return how many take it.
@@ -64,7 +64,7 @@ class Door:
         try:
             await trio.to_thread.run_sync(self._listen, channel, take, limiter=self._other)
         finally:
-            self.listening = False
+            self.listening_since = None
 
     def _listen(self, channel: str, take: Callable[[bytes], Awaitable[None]]) -> None:
         """Run in the thread. `check_cancelled` and calls into the loop raise `Cancelled` here, too."""
@@ -79,7 +79,7 @@ class Door:
                 if message is not None:
                     heard_s = now_s
                     if message["type"] == "subscribe":
-                        self.listening = True
+                        trio.from_thread.run_sync(self._note_listening)
                     elif message["type"] == "message":
                         trio.from_thread.run(take, message["data"])
                         heard_s = asked_s = time.monotonic()  # taking it may have had to wait
@@ -91,9 +91,11 @@ class Door:
         except (redis.RedisError, OSError) as error:
             raise Away(f"{type(error).__name__}: {error}") from None
         finally:
-            self.listening = False
             subscriber.close()
             self._listener.connection_pool.disconnect()
+
+    def _note_listening(self) -> None:
+        self.listening_since = trio.current_time()
 
     def close(self) -> None:
         """Close both connections."""

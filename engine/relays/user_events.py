@@ -8,9 +8,10 @@ its own. Who publishes from outside may leave both out.
 
 Out is a reaction: each event that was made here, in order per user. While Redis is away events wait, up to
 `redis_patience_s` from when they were made, then they are given up, as they are for those who watch just now;
-the log has them anyway. In, each message becomes an event in its user's stream, so it is durable, and a
-client that was away gets it, too. Pub/sub itself keeps nothing: what others publish while this node has no
-connection does not reach it.
+the log has them anyway. When it is back they wait a little longer, until the other nodes listen again, too.
+
+In, each message becomes an event in its user's stream, so it is durable, and a client that was away gets it,
+too. Pub/sub itself keeps nothing: what others publish while this node has no connection does not reach it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from engine.metrics import Metrics
 from engine.parking import backoff_s
 from engine.reactions import Reaction
 from engine.records import stream_name
-from engine.relays.redis import Away, Door
+from engine.relays.redis import TIMEOUT_S, Away, Door
 
 NAME = "redis"
 CHANNEL = "user-events"
@@ -56,6 +57,11 @@ LANES = 16
 """Messages that are written down side by side; those of one user keep their order."""
 WAITING_MAX = 64
 """Messages that wait in a lane; then Redis has to keep the next ones."""
+
+AGAIN_S_MAX = 1.0
+"""The longest wait before the next try to listen."""
+SETTLE_S = TIMEOUT_S + AGAIN_S_MAX + 0.5
+"""After a connection was lost: how long every node needs to listen again, before anything is published."""
 
 BY = "service:redis"
 
@@ -113,13 +119,14 @@ class UserEvents:
         self._clock = clock
         self._host: Host | None = None
         self._away = False
+        self._lost = False  # it was, at least once
         self._lanes: list[trio.MemorySendChannel[_Taken]] = []
         self.reaction = Reaction(NAME, frozenset({EventSent.__name__}), self.publish, _made_here)
 
     def join(self, host: Host) -> None:
         """Become a node's; before its reactions run."""
         self._host = host
-        host.redis_up = lambda: self._door.listening
+        host.redis_up = lambda: self._door.listening_since is not None
 
     # Out
 
@@ -145,6 +152,7 @@ class UserEvents:
             return
         began = trio.current_time()
         try:
+            self._check_settled()
             await self._door.publish(CHANNEL, message)
         except Away as error:
             self._count("retried")
@@ -153,6 +161,12 @@ class UserEvents:
         self._note("")
         self._count("sent")
         self._metrics.relay_s.labels(NAME).observe(trio.current_time() - began)
+
+    def _check_settled(self) -> None:
+        """Raise `Away` until the others have had time to come back, too, if the connection was ever lost."""
+        since = self._door.listening_since
+        if self._lost and (since is None or trio.current_time() < since + SETTLE_S):
+            raise Away("the connection was lost; all have to listen again first")
 
     @property
     def origin(self) -> str:
@@ -188,12 +202,11 @@ class UserEvents:
                 try:
                     await self._door.listen(CHANNEL, self._take)
                 except Away as error:
-                    if trio.current_time() - began > self._config.reaction_backoff_ms_max / 1000:
-                        failures = 0
-                    log = logger.warning if failures == 0 else logger.debug
-                    log("no events from Redis, connecting again: %s", error)
-                await trio.sleep(max(0.01, backoff_s(min(failures, 6), self._config)))
-                failures += 1
+                    self._lost = True
+                    failures = 0 if trio.current_time() - began > 2 * TIMEOUT_S else failures + 1
+                    level = logging.WARNING if failures < 2 else logging.DEBUG
+                    logger.log(level, "no events from Redis, connecting again: %s", error)
+                await trio.sleep(min(backoff_s(min(failures, 8), self._config), AGAIN_S_MAX))
 
     async def _take(self, message: bytes) -> None:
         """Look at a message and hand it to its user's lane."""

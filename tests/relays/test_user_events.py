@@ -13,10 +13,17 @@ import trio
 from engine.commands import SendEvent
 from engine.errors import ConfigError
 from engine.relays import redis as door
+from engine.relays import user_events
 from tests.relays.redis_server import RedisServer, find_server, redis_server, subscribed
 from tests.web.site import Running, listening, running, wait_until
 
 pytestmark = pytest.mark.skipif(find_server() is None, reason="no redis-server")
+
+
+@pytest.fixture(autouse=True)
+def _settle_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other node has to come back."""
+    monkeypatch.setattr(user_events, "SETTLE_S", 0.1)
 
 
 @pytest.fixture
