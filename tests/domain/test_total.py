@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from engine.domain import DOMAINS
 from engine.domain.contract import members
 from engine.domain.coupon import Discount
+from engine.domain.group.state import Spot
 from engine.domain.order import Order, OrderChange, OrderLine
 from engine.domain.user.messages import EventSent
-from tests.harness_domain import NOW, Stream, check_replay
+from tests.harness_domain import NOW, STREAM_OF, Stream, check_replay
 
 few = st.sampled_from(["o1", "o2", "3-1", "ramen", "c1", "self"])
 st.register_type_strategy(OrderLine, st.builds(OrderLine, line=few, product=few, status=st.just("WAITING")))
@@ -20,6 +21,9 @@ st.register_type_strategy(
     st.builds(OrderChange, order=few, at=st.just(NOW), status=st.sampled_from(["READY", "CANCELLED", None])),
 )
 st.register_type_strategy(Discount, st.sampled_from([Discount(1000), Discount(percent=10, cap=500)]))
+st.register_type_strategy(msgspec.Raw, st.sampled_from([msgspec.Raw(b"{}"), msgspec.Raw(b"[1]")]))
+partitions, offsets = st.sampled_from([-1, 0, 1, 2, 64]), st.integers(0, 9)
+st.register_type_strategy(Spot, st.builds(Spot, partitions, offsets))
 
 _REFERENCES = {"coupon", "order", "line", "product", "call", "table", "notice", "store", "user"}
 _REFERENCES |= {"payment", "refund", "attempt", "table", "task"}
@@ -38,6 +42,10 @@ def event_of(kind):
         times = {name: st.just(NOW) for name in names if name == "at" or name.endswith("_at")}
         if "status" in event.__struct_fields__:
             fields["status"] = st.sampled_from(["PLACED", "COOKING", "READY"])
+        if "confidence" in event.__struct_fields__:
+            fields["confidence"] = st.floats(0, 1)
+        if "upto" in event.__struct_fields__:
+            fields |= {"partition": partitions, "upto": offsets}
         if event is EventSent:
             fields["data"] = st.dictionaries(st.text(), st.integers() | st.text())
         return st.builds(event, **fields, **times)
@@ -53,7 +61,7 @@ def test_evolve_takes_any_event(kind):
     @settings(max_examples=60)
     @given(events)
     def run(events):
-        stream = Stream({"store": "store:s1", "table": "table:s1/3", "user": "user:u1"}[kind])
+        stream = Stream(STREAM_OF[kind])
         for event in events:
             stream.evolve(event)
         stream.check()

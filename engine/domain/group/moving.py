@@ -105,8 +105,9 @@ def evolve(state: State, event: Event) -> None:
     match event:
         case Sought(after=after):
             for partition, offset in after.items():
-                place_of(state, partition)
-                state.places[partition] = Place(committed=offset)
+                place = place_of(state, partition)
+                place.committed = offset
+                place.done, place.under_way, place.waiting = {}, {}, {}
         case ParkedReplayed(records=names):
             for name in names:
                 parked = state.parked.pop(name, None)

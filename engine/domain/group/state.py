@@ -11,6 +11,7 @@ from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Struct
 
+from engine.domain.topic import PARTITIONS_MAX
 from engine.errors import Rejected
 
 WINDOW = 1000
@@ -134,7 +135,9 @@ def held(state: State, member: str, leases: tuple[str, ...]) -> list[Held]:
 
 
 def place_of(state: State, partition: int) -> Place:
-    """Return a partition's place; one that nobody has told of is made."""
+    """Return a partition's place; one that nobody has told of is made, if there can be such."""
+    if not 0 <= partition < PARTITIONS_MAX:
+        return Place()
     while len(state.places) <= partition:
         state.places.append(Place())
     return state.places[partition]
