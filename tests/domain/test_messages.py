@@ -40,3 +40,5 @@ def test_time_and_server_are_added_unless_they_are_there() -> None:
     assert shown_data(event, "onda-1") == {"n": 1, "timestamp": event.at, "serverId": "onda-1"}
     own = EventSent("x", {"serverId": "me", "timestamp": "then"}, event.at)
     assert shown_data(own, "onda-1") == {"serverId": "me", "timestamp": "then"}
+    foreign = EventSent("x", {}, event.at, "outside")
+    assert shown_data(foreign, "onda-1")["serverId"] == "unknown"

@@ -68,7 +68,11 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
 
 
 def shown_data(event: EventSent, server: str) -> dict[str, Any]:
-    """Return the data as the world outside gets it: when and on which server it was made stand in it."""
+    """Return the data as the world outside gets it: when and on which server it was made stand in it.
+
+    `server` is ours; for an event from elsewhere that does not say it is `unknown`.
+    """
+    server = "unknown" if event.origin else server
     return event.data | {
         name: value
         for name, value in (("timestamp", event.at), ("serverId", server))
