@@ -45,9 +45,9 @@ def add_commands(cli: click.Group) -> None:
 def history(rebuild: bool, partial: bool, data: str | None, db: str | None, file: str | None) -> None:
     """Say how far the history is, or make it again."""
     config = _load(data, db, file)
-    database = _open(config)
+    database = open_database(config)
     try:
-        print(_rebuild(database, config, partial) if rebuild else _asked(database, _status))
+        print(_rebuild(database, config, partial) if rebuild else asked(database, _status))
     finally:
         database.close()
 
@@ -59,7 +59,7 @@ def _rebuild(database: Database, config: Config, partial: bool) -> str:
         print(f"\rrecord {position}", end="", file=sys.stderr, flush=True)
 
     log, now_ms = os.path.join(config.data, LOG), SystemClock().now_ms()
-    place = _asked(database, lambda it: rebuild(log, it, now_ms=now_ms, partial=partial, told=told))
+    place = asked(database, lambda it: rebuild(log, it, now_ms=now_ms, partial=partial, told=told))
     return f"{database.shown} holds the records up to {place.position} of epoch {place.epoch}"
 
 
@@ -92,14 +92,14 @@ def report(
     zone, starts_at = config.timezone, config.day_starts_at
     chosen = day or day_of(SystemClock().now_ms(), zone, starts_at)
     day_bounds(chosen, zone, starts_at)
-    database = _open(config)
+    database = open_database(config)
 
     def ask(database: Database) -> Report:
         with database.connect() as connection:
             return make_report(connection, store, chosen, zone, starts_at)
 
     try:
-        made = _asked(database, ask)
+        made = asked(database, ask)
     finally:
         database.close()
     print(msgspec.json.format(msgspec.json.encode(made)).decode() if as_json else tell(made))
@@ -139,7 +139,12 @@ def _load(data: str | None, db: str | None, file: str | None) -> Config:
     return load({"data": data, "db": db}, file)[0]
 
 
-def _open(config: Config) -> Database:
+def open_database(config: Config) -> Database:
+    """Return the history's database.
+
+    Raises:
+        ConfigError: there is none.
+    """
     from engine.history.database import FILE, Database, database_url  # here, as SQLAlchemy takes its time
 
     url = database_url(config.db, config.data)
@@ -150,7 +155,12 @@ def _open(config: Config) -> Database:
     return Database(url)
 
 
-def _asked(database: Database, ask: Callable[[Database], T]) -> T:
+def asked(database: Database, ask: Callable[[Database], T]) -> T:
+    """Return the database's answer.
+
+    Raises:
+        HistoryFailed: it gives none.
+    """
     from sqlalchemy.exc import SQLAlchemyError
 
     from engine.history.database import Moved, NotOurs, short
