@@ -2,6 +2,7 @@
 
 from engine.domain.campaign import CampaignPrice
 from engine.domain.coupon import Discount
+from engine.domain.customer import Beacon
 from engine.domain.product import Choice, Option
 from engine.domain.store.campaigns import CancelCampaign, ScheduleCampaign
 from engine.domain.store.cancelling import CancelLine, CancelOrder, RejectOrder
@@ -23,6 +24,7 @@ from engine.domain.store.refunds import RefundPayment
 from engine.domain.store.repaying import ResolveRefund
 from engine.domain.store.settling import SettleOrder, SettleTable, TillPart
 from engine.domain.store.shop import CloseStore, ConfigureStore, OpenStore, PauseOrders, ResumeOrders
+from engine.domain.store.visits import IdentifyCustomer
 from engine.domain.table.calls import AnswerCall, CallStaff
 from engine.domain.table.cart import AddToCart, ChangeQuantity, RemoveFromCart, SubmitCart
 from engine.domain.table.sitting import CloseTable, OpenTable
@@ -37,6 +39,7 @@ __all__ = [
     "AdvanceTask",
     "AnswerCall",
     "ApprovePayment",
+    "Beacon",
     "CallStaff",
     "CampaignPrice",
     "CancelCampaign",
@@ -55,6 +58,7 @@ __all__ = [
     "Discount",
     "FailTask",
     "FollowStore",
+    "IdentifyCustomer",
     "IssueCoupon",
     "MarkItemReady",
     "MarkReady",

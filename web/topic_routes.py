@@ -13,7 +13,7 @@ from web.schemas import ERRORS, Json, errors, in_path, in_query, json_answer
 from web.topics import VERBS, PublishBody
 
 _READ_ERRORS = (400, 401, 403, 404, 405, 414, 422, 429, 500, 503)
-_HOUR: Json = {"type": "string", "pattern": "^\\d{4}-\\d\\d-\\d\\dT\\d\\d"}
+_HOUR: Json = {"type": "string", "examples": ["2026-11-20T09"]}
 
 
 def topic_paths() -> tuple[Json, Json]:
@@ -21,6 +21,9 @@ def topic_paths() -> tuple[Json, Json]:
     types: list[Any] = [PublishBody, Message, IdentifyBody, *(body for body, _ in VERBS.values())]
     bodies, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     body_of = dict(zip(types, bodies, strict=True))
+    for option in components["SeekBody"]["properties"]["after"]["anyOf"]:
+        if option.get("type") == "object":
+            option["propertyNames"] = {"pattern": "^(0|[1-9][0-9]?)$"}
     publish = {"oneOf": [body_of[Message], body_of[PublishBody]]}
     prefix = "/v1/topics/{topic}"
     text = "Publish a record, or up to 500 as `records`; each `event_id` once within 24 h"
@@ -31,6 +34,8 @@ def topic_paths() -> tuple[Json, Json]:
     for verb, (body, _) in VERBS.items():
         text = inspect.cleandoc(body.__doc__ or "")
         operation = _post(f"group-{verb}", "group", text, names, body_of[body])
+        needed = any(field.required for field in msgspec.structs.fields(body))
+        operation["requestBody"]["required"] = needed
         paths[f"{prefix}/groups/{{group}}/{verb}"] = {"post": operation}
     paths[f"{prefix}/groups/{{group}}/lag"] = {"get": _get("group-lag", "group", "How far behind", names)}
     text = inspect.cleandoc(IdentifyBody.__doc__ or "")
