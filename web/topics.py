@@ -250,7 +250,7 @@ async def _leave(site: Site, who: Identity, topic: str, group: str, body: LeaveB
 
 async def _seek(site: Site, who: Identity, topic: str, group: str, body: SeekBody) -> Any:
     if (body.after is None) == (body.time is None):
-        raise Malformed("say `after` which offsets, or from which `time` on")
+        raise Rejected("seek_invalid", "Say `after` which offsets, or from which `time` on")
     at_ms = None
     if body.time is not None:
         try:

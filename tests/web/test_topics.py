@@ -138,7 +138,7 @@ async def test_a_group_goes_to_a_time_or_an_offset(site: Running) -> None:
         ("service", f"{GROUP}/pull", {"member": "m"}, 422, "unknown_member"),
         ("service", f"{GROUP}/ack", {"member": "m", "leases": []}, 400, "malformed"),
         ("service", f"{GROUP}/ack", {"member": "m", "leases": ["x"]}, 422, "lease_invalid"),
-        ("service", f"{GROUP}/seek", {}, 400, "malformed"),
+        ("service", f"{GROUP}/seek", {}, 422, "seek_invalid"),
         ("service", f"{GROUP}/seek", {"after": {"0": 1}}, 422, "unknown_group"),
         ("service", f"{GROUP}/replay", {}, 422, "unknown_group"),
     ],
