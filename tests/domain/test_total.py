@@ -44,7 +44,7 @@ def event_of(kind):
             fields["status"] = st.sampled_from(["PLACED", "COOKING", "READY"])
         if "confidence" in event.__struct_fields__:
             fields["confidence"] = st.floats(0, 1)
-        if "upto" in event.__struct_fields__:
+        if {"partition", "upto"} <= set(event.__struct_fields__):
             fields |= {"partition": partitions, "upto": offsets}
         if event is EventSent:
             fields["data"] = st.dictionaries(st.text(), st.integers() | st.text())
