@@ -90,6 +90,7 @@ function footer() {
     "footer",
     { class: "row" },
     h("a", { href: "/docs" }, t("home.docs")),
+    h("a", { href: "/ops" }, t("home.ops")),
     h("a", { href: "/healthz" }, t("home.health")),
   );
 }

@@ -55,11 +55,12 @@ function isPending(client, command, name) {
 }
 
 /** @param {import("../onda.js").Client} client @param {any} product */
-function product(client, { product: name, name: label, price, stock, sold_out: off }) {
+function product(client, { product: name, name: label, price, stock, sold_out: off, held = 0, pinned = 0 }) {
   const waiting = isPending(client, "set-sold-out", name);
   const counting = isPending(client, "adjust-stock", name);
   const left =
     stock === null ? t("menu.uncounted") : stock === 0 ? t("menu.none-left") : t("menu.left", { n: stock });
+  const kept = held + pinned > 0 && t("menu.kept", { n: held + pinned });
   const step = (/** @type {number} */ delta, /** @type {string} */ sign, /** @type {string} */ words) =>
     h(
       "button",
@@ -77,7 +78,12 @@ function product(client, { product: name, name: label, price, stock, sold_out: o
   return h(
     "li",
     { class: `row product-row${off || stock === 0 ? " off" : ""}`, key: name },
-    h("span", { class: "grow" }, h("b", null, label), h("small", null, `${money(price)} · ${left}`)),
+    h(
+      "span",
+      { class: "grow" },
+      h("b", null, label),
+      h("small", null, [money(price), left, kept].filter(Boolean).join(" · ")),
+    ),
     counting && icon("clock"),
     stock !== null && [
       step(-1, "minus", t("menu.less", { name: label })),

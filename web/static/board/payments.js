@@ -77,9 +77,9 @@ function row(board, payment) {
       h("b", null, money(payment.amount)),
       h("small", null, facts.filter(Boolean).join(" · ")),
       payment.status !== "PAID" && why && h("small", null, why),
+      paymentMark(payment),
       (payment.refunds ?? []).map((/** @type {any} */ each) => refundLine(board, payment, each)),
     ),
-    paymentMark(payment),
     buttons(board, payment),
   );
 }

@@ -66,6 +66,7 @@ export const en = {
   "home.open-board": "Open the board",
   "home.open-table": "Open a table",
   "home.docs": "API documentation",
+  "home.ops": "Operations",
   "home.health": "Server health",
 
   "user.title": "My news",
@@ -167,6 +168,7 @@ export const en = {
   "menu.on-sale": "On sale",
   "menu.none-left": "None left",
   "menu.left": "{n} left",
+  "menu.kept": "{n} kept for unpaid orders",
   "menu.uncounted": "Not counted",
   "menu.more": "More {name}",
   "menu.less": "Less {name}",

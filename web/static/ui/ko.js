@@ -63,6 +63,7 @@ export const ko = {
   "home.open-board": "주방 화면 열기",
   "home.open-table": "테이블 열기",
   "home.docs": "API 문서",
+  "home.ops": "운영 화면",
   "home.health": "서버 상태",
 
   "user.title": "내 소식",
@@ -164,6 +165,7 @@ export const ko = {
   "menu.on-sale": "판매 중",
   "menu.none-left": "남은 수량 없음",
   "menu.left": "{n}개 남음",
+  "menu.kept": "결제 대기 {n}개",
   "menu.uncounted": "수량 제한 없음",
   "menu.more": "{name} 수량 늘리기",
   "menu.less": "{name} 수량 줄이기",
