@@ -35,6 +35,8 @@ DEPTH = int(os.environ.get("DEPTH", "5"))
 STORE = "store:s1"
 GUEST, OWNER, INSIDE = "user:u1", "owner:kim", STORE
 PRICE = 900
+LATEST_MS = 14 * 24 * 3_600_000
+"""A gateway's answer comes within this time, or never: the shop remembers payments for longer."""
 BEYOND_MS = 1
 """After a deadline."""
 
@@ -112,6 +114,8 @@ def _steps(place: Place) -> Iterator[Step]:
     yield from _guests(place)
     yield from _clock(place)
     for number, (payment, attempt) in enumerate(place.attempts):
+        if place.now_ms > NOW_MS + LATEST_MS:
+            break
         yield from _verdicts(place, payment, attempt, number)
     for refund, payment, attempt, amount in place.refunds:
         if not place.given.get(refund):

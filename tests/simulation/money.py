@@ -22,6 +22,7 @@ from engine.domain.store.orders import CreateOrder, Wish
 from engine.domain.store.payments import ApprovePayment, PreparePayment
 from engine.domain.store.reconciling import QueryPayment, ResolvePayment
 from engine.domain.store.refunds import RefundPayment
+from engine.domain.store.repaying import ResolveRefund
 from engine.domain.store.shop import ConfigureStore, OpenStore
 from engine.domain.table.sitting import OpenTable
 from engine.errors import Rejected, Unavailable
@@ -29,7 +30,7 @@ from engine.payments.gateways import open_gateways
 from tests.engine.shop import OWNER
 from tests.payments.direct import DirectTransport
 from tests.simulation.money_bank import KEY, URL, Bank
-from tests.simulation.money_wire import CALM, WEATHERS, Wire
+from tests.simulation.money_wire import CALM, OUTAGE, WEATHERS, Wire
 from tests.simulation.world import World
 
 SHOP = "store:s1"
@@ -39,6 +40,7 @@ HOLD_S = 600
 STOCK = 12
 JUMPS_MS = (61_000, 61_000, 61_000, 130_000, 130_000, 601_000, 16 * 60_000)
 """How far the clock jumps now and then."""
+OUTAGE_LOOKS = 60
 REST_MS = 5 * 60_000
 """How far the clock goes at each look while everything comes to rest."""
 
@@ -55,6 +57,9 @@ class MoneyWorld(World):
         self.settings = msgspec.structs.replace(
             self.settings,
             demo=False,
+            reaction_backoff_ms=50,
+            reaction_backoff_ms_max=1000,
+            checkpoint_s=chance.choice((0.5, 5.0, 3600.0)),
             sandbox="on",
             sandbox_url=URL,
             sandbox_key=KEY,
@@ -66,6 +71,7 @@ class MoneyWorld(World):
         self.orders: list[str] = []
         self.payments: list[str] = []
         self.told: list[tuple[str, str]] = []
+        self.rash: list[str] = []
 
     @asynccontextmanager
     async def open_node(self) -> AsyncIterator[Node]:
@@ -101,9 +107,9 @@ class MoneyWorld(World):
             case 8 | 9 | 10:
                 self.wire.weather = chance.choice(WEATHERS)
                 self.bank.change_mood()
-            case 11:
+            case 11 | 12:
                 clients.start_soon(self._review)
-            case 12 | 13 | 14 | 15 | 16 | 17:
+            case 13 | 14 | 15 | 16 | 17:
                 await trio.sleep(chance.random())
             case 18 | 19 | 20 | 21 | 22 | 23:
                 clients.start_soon(self._shop)
@@ -227,14 +233,24 @@ class MoneyWorld(World):
 
     async def _review(self) -> None:
         """A person compares what is in doubt with the gateway's books, and says what they found."""
-        found = await self._examine(lambda state: list(state.payments.values()))
+        found = await self._examine(lambda state: [*state.payments.values(), *state.kept.values()])
         for payment in found:
-            if payment.status in ("UNKNOWN", "MANUAL_REVIEW") and not self.wire.behind:
-                attempt = payment.attempt
-                paid = self.bank.settled(attempt.attempt, attempt.ref, payment.amount)
-                if paid is not None:
-                    command = ResolvePayment(payment=payment.payment, paid=paid, reason="seen in their books")
+            if self.wire.behind:
+                return  # what is on its way can still arrive
+            if payment.status in ("UNKNOWN", "MANUAL_REVIEW"):
+                paid = self.bank.settled(payment.attempt.attempt, payment.attempt.ref, payment.amount)
+                if self.chance.random() < 0.2:
+                    self.rash.append(payment.payment)
+                    command = ResolvePayment(payment.payment, False, "they never pay")
                     await self._ask(SHOP, command, OWNER)
+                elif paid is not None:
+                    charge = self.bank.charge_of(payment.attempt.attempt)
+                    command = ResolvePayment(payment.payment, paid, "seen in their books", charge)
+                    await self._ask(SHOP, command, OWNER)
+            for refund in payment.refunds:
+                if refund.status == "MANUAL_REVIEW":
+                    done = self.bank.gave_back(refund.refund)
+                    await self._ask(SHOP, ResolveRefund(payment.payment, refund.refund, done, "seen"), OWNER)
 
     async def _result(self, command: Command, by: str) -> dict[str, Any] | None:
         answer = await self._ask(SHOP, command, by)
@@ -255,8 +271,15 @@ class MoneyWorld(World):
 
     async def _settle(self, clients: trio.Nursery, node: Node) -> None:
         """Let every hold, question and refund come to its end, with a gateway that works again."""
-        self.wire.weather = CALM
         self.bank.cheer_up()
+        if self.chance.random() < 0.2:
+            self.wire.weather = OUTAGE
+            for _ in range(OUTAGE_LOOKS):
+                self.clock.ms += REST_MS
+                await trio.sleep(1.5)
+        self.wire.weather = CALM
+        for payment in self.rash:  # the gateway's own hint, late
+            clients.start_soon(self._ask, SHOP, QueryPayment(payment=payment), "service:sandbox")
         while True:
             await super()._settle(clients, node)
             busy = await node.examine(SHOP, lambda state, _: _unsettled(state))
@@ -269,6 +292,9 @@ class MoneyWorld(World):
 def _unsettled(state: Any) -> bool:
     payments = [*state.payments.values(), *state.kept.values()]
     statuses = Counter(payment.status for payment in payments)
-    statuses.update(refund.status for payment in payments for refund in payment.refunds)
+    for payment in payments:
+        refunds = [refund.status for refund in payment.refunds]
+        if "MANUAL_REVIEW" not in refunds:  # those behind it wait for that person, too
+            statuses.update(refunds)
     held = any(hold.attempt is None for hold in state.holds.values())
     return held or any(statuses[name] for name in ("PENDING", "REQUESTED", "UNKNOWN", "QUEUED"))

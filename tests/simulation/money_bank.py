@@ -59,6 +59,15 @@ class Bank:
             return True if charge.amount == self.ledger.rest(charge) == amount else None
         return None if self.ledger.authorisation(ref).state == "authorised" else False
 
+    def charge_of(self, attempt: str) -> str:
+        """Return the name of an attempt's charge, if there is one."""
+        charge = self.ledger.find_charge("attempt", attempt)
+        return charge.charge if charge is not None else ""
+
+    def gave_back(self, refund: str) -> bool:
+        """Return whether a refund is in these books."""
+        return any(cancel.refund == refund for cancel in self.ledger.cancels())
+
     def charges(self) -> list[Charge]:
         """Return the books."""
         return [

@@ -27,6 +27,7 @@ arrives long after everybody has given up on it; it arrives twice; nobody can re
 the way answers.
 """
 DOWN = {"down": 0.9, "lost": 0.05}
+OUTAGE = {"down": 1.0}
 WEATHERS = (CALM, CALM, BAD, BAD, DOWN)
 
 

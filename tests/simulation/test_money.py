@@ -139,7 +139,10 @@ def _kept_word(world: MoneyWorld, payments: dict[tuple[str, str], dict[str, Any]
 def _copied(records: list[Record]) -> None:
     """Users and open tables see each order as the shop does."""
     seen: dict[tuple[str, str], dict[str, Any]] = {}
+    refunded: Counter[str] = Counter()
     for record in records:
+        if record.type == "OrderRefunded":  # also of orders that have left the shop's screens
+            refunded[record.data["order"]] += record.data["amount"]
         for name, order in (record.patch.get("orders") or {}).items():
             if order is not None:
                 seen[record.stream, name] = order
@@ -150,7 +153,8 @@ def _copied(records: list[Record]) -> None:
         holders += [f"table:s1/{order['table']}"] if order["table"] else []
         for holder in holders:
             copy = next(c for (s, n), c in seen.items() if s == holder and n in (name, f"s1/{name}"))
-            for field in ("status", "total", "paid", "refunded", "payment", "closed_at", "vat"):
+            assert copy["refunded"] == refunded[name], f"{holder} has another sum of refunds of {name}"
+            for field in ("status", "total", "paid", "payment", "closed_at", "vat"):
                 assert copy[field] == order[field], f"{holder} has another {field} of {name}"
 
 
