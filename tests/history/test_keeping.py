@@ -157,6 +157,14 @@ def test_where_it_is() -> None:
             database_url(wrong, "shop")
 
 
+def test_no_password_is_shown() -> None:
+    """Wherever in the URL it stands."""
+    for db in ("postgresql://a:hush@h/d", "postgresql://h/d?user=a&password=hush", "mysql://h/d?passwd=hush"):
+        url = database_url(db, "")
+        assert url is not None
+        assert "hush" not in Database(url).shown
+
+
 def test_every_table_is_documented() -> None:
     """docs/history.md has a row for each, and names no column that is not there."""
     text = (Path(__file__).parents[2] / "docs" / "history.md").read_text()
