@@ -281,3 +281,23 @@ def test_a_return_that_nobody_here_began(context, shop, cafe):
     page = context.new_page()
     page.goto(f"{shop.url}/pay/{cafe}/018f0000-0000-7000-8000-000000000000?ref=stolen")
     expect(page.get_by_role("heading", name="Whose payment is this?")).to_be_visible()
+
+
+def test_the_guest_chooses_where_there_is_more_than_one_way(guests, shop, cafe):
+    """What the server offers is asked for, and a way that is not there is refused in words."""
+    guest = sit(guests, shop, cafe, "8")
+    guest.route(
+        "**/v1/payments/methods", lambda route: route.fulfill(json={"methods": ["naverpay", "sandbox"]})
+    )
+    order(guest)
+    guest.locator("[data-act=pay]").click()
+    dialog = guest.get_by_role("dialog", name="How do you want to pay?")
+    expect(dialog.get_by_label("NaverPay")).to_be_checked()
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(guest.locator("[data-act=pay]")).to_be_enabled()
+    guest.locator("[data-act=pay]").click()
+    dialog.get_by_label("Sandbox").check()
+    dialog.get_by_role("button", name="Next").click()
+    guest.wait_for_url(re.compile(r"/pay/co_"))
+    say(guest)
+    expect(guest.locator(".stage-paid")).to_be_visible()
