@@ -70,6 +70,7 @@ class Step(NamedTuple):
     command: Any = None
     by: str = OWNER
     later_ms: int = 0
+    forbidden: bool = False
     charged: tuple[str, int] | None = None
     given: tuple[str, int] | None = None
 
@@ -132,6 +133,9 @@ def _steps(place: Place) -> Iterator[Step]:
 def _guests(place: Place) -> Iterator[Step]:
     yield Step("prepare", PreparePayment("o1", PRICE, "u1", "sandbox"), GUEST)
     yield Step("prepare otherwise", PreparePayment("o1", PRICE, "u1", "toss"), GUEST)
+    for amount, payer in ((PRICE - 1, "u1"), (PRICE, "u2")):
+        wrong = PreparePayment("o1", amount, payer, "sandbox")
+        yield Step("prepare wrongly", wrong, GUEST, forbidden=True)
     for number, payment in enumerate(place.payments[:2]):
         yield Step(f"approve {number}", ApprovePayment("o1", payment, f"ref-{number}"), GUEST)
         yield Step(f"query {number}", QueryPayment(payment))
@@ -192,6 +196,7 @@ def _take(place: Place, step: Step) -> Place:
     except Rejected:
         assert step.by != INSIDE, f"{place.path}: what the engine sends to itself is never refused"
         return place
+    assert not step.forbidden, f"{place.path}: this was not refused"
     ids = next(stream._ids) - 1
     records, confirm = list(place.records), list(place.to_confirm)
     payments, attempts, refunds = list(place.payments), list(place.attempts), list(place.refunds)
@@ -294,6 +299,10 @@ def _no_piece_astray(place: Place) -> None:
             assert (hold.attempt is not None) == paying, f"{name}: pinned {hold.attempt}, {newest}"
             if name == "o1":
                 assert hold.deadline_ms == NOW_MS + 600_000
+            if place.records[-1].type == "PaymentDeclined" and place.records[-1].time == to_text(
+                place.now_ms
+            ):
+                assert hold.deadline_ms > place.now_ms, f"{name} was declined too late and lives on"
         else:
             unconfirmed = any(event.order == name for _, event in place.to_confirm)
             assert hold is None or unconfirmed, f"{name} is {order.status} and still has a hold"
