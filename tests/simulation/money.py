@@ -189,6 +189,8 @@ class MoneyWorld(World):
             async with trio.open_nursery() as approving:
                 for _ in range(chance.choice((1, 1, 2, 3))):
                     approving.start_soon(self._approve, order, payment, ref, by)
+                if chance.random() < 0.3:
+                    approving.start_soon(self._pay_beside, order, total, payer, by)
             if await self._outcome(payment) != "DECLINED":
                 return
 
@@ -221,6 +223,15 @@ class MoneyWorld(World):
         result = await self._result(ApprovePayment(order, payment, ref), by)
         if result is not None:
             self.told.append((payment, result["status"]))
+
+    async def _pay_beside(self, order: str, total: int, payer: str, by: str) -> None:
+        """The same guest, impatient, on another phone."""
+        prepared = await self._result(PreparePayment(order, total, payer, "sandbox"), by)
+        if prepared is not None:
+            self.payments.append(prepared["payment"])
+            ref = await self._page(prepared["payment"])
+            if ref is not None:
+                await self._approve(order, prepared["payment"], ref, by)
 
     async def _outcome(self, payment: str) -> str:
         """Return what a payment comes to within a while."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+DEAD = {"CANCELLED", "REJECTED", "EXPIRED"}
 OPEN = {"REQUESTED", "UNKNOWN", "MANUAL_REVIEW"}
 EDGES = {
     "": {"PENDING"},
@@ -213,6 +214,26 @@ def refunds_split_up(payments: dict[tuple[str, str], dict[str, Any]]) -> None:
             assert 0 <= given[part] <= payment[part], f"{key}: {part} {given[part]} of {payment[part]}"
         if given["amount"] == payment["amount"]:
             assert all(given[part] == payment[part] for part in ("taxable", "tax_free", "vat")), (key, given)
+
+
+def nobody_pays_for_nothing(
+    records: Iterable[Record], payments: dict[tuple[str, str], dict[str, Any]]
+) -> None:
+    """What the shop keeps of an order's money is at most what the order costs; of a dead one it keeps
+    nothing. A refund that failed is in a person's list.
+    """
+    orders: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in records:
+        for name, order in (record.patch.get("orders") or {}).items():
+            if order is not None:
+                orders[record.stream, name] = order
+    for key, payment in payments.items():
+        refunds = [refund for refund in payment["refunds"] if not refund["void"]]
+        if payment["status"] == "PAID" and all(refund["status"] != "FAILED" for refund in refunds):
+            order = orders[key[0], payment["order"]]
+            costs = 0 if order["status"] in DEAD else order["total"]
+            kept = payment["amount"] - sum(refund["amount"] for refund in refunds)
+            assert kept <= costs, f"kept {kept} of {costs}: {order}"
 
 
 def asked_before_called(records: Iterable[Record], calls: Iterable[Call]) -> None:

@@ -93,6 +93,7 @@ def _check(world: MoneyWorld) -> None:
     money_checks.paid_in_one_commit(shop, {SHOP})
     payments = money_checks.payments_move_forward(shop)
     money_checks.refunds_split_up(payments)
+    money_checks.nobody_pays_for_nothing(shop, payments)
     money_checks.asked_before_called(shop, world.wire.calls)
     verdict = money_checks.ledgers_agree(payments, world.bank.charges())
     _acknowledged(world)
