@@ -13,6 +13,17 @@ from tests.browser.test_paying import make_cafe, order, pay, say, sit
 
 pytestmark = pytest.mark.browser
 
+VOID = 523
+"""A tone (Hz) of the sound for what is taken back, and of no other."""
+HEAR = """() => {
+    window.played = [];
+    const start = OscillatorNode.prototype.start;
+    OscillatorNode.prototype.start = function (at) {
+        played.push(Math.round(this.frequency.value));
+        return start.call(this, at);
+    };
+}"""
+
 
 def open_bill(board: Page, table: str) -> Page:
     board.locator("[data-act=panel-tables]").click()
@@ -139,6 +150,8 @@ def test_a_cancelled_paid_order_is_told_to_the_kitchen(context, guests, shop: Sh
     """The guest cancels before anybody accepts: the money goes back, and the board hears of it."""
     cafe = make_cafe(shop, "gone")
     board = open_page(context, shop.board(store=cafe))
+    board.evaluate(HEAR)
+    board.get_by_role("button", name="sound on").click()
     guest = sit(guests, shop, cafe, "1")
     order(guest)
     pay(guest)
@@ -146,8 +159,10 @@ def test_a_cancelled_paid_order_is_told_to_the_kitchen(context, guests, shop: Sh
     guest.get_by_role("link", name="Back to the table").click()
     guest.locator(".tab-orders").click()
     expect(ticket(board, "1", "new")).to_be_visible()
+    assert VOID not in board.evaluate("played")
     guest.get_by_role("button", name="Cancel order").click()
     guest.get_by_role("dialog").get_by_role("button", name="Cancel order").click()
     expect(ticket(board, "1")).to_have_count(0)
     expect(board.locator("#polite")).to_contain_text("was cancelled")
+    board.wait_for_function(f"played.includes({VOID})")
     expect(guest.locator("article.is-cancelled .mark")).to_have_text("Refunded")
