@@ -15,7 +15,9 @@ import trio
 
 from engine import Node, open_node
 from engine.domain.contract import Command
+from engine.domain.coupon import Discount
 from engine.domain.store.cancelling import CancelLine, CancelOrder, RejectOrder
+from engine.domain.store.coupons import CreateCoupon, IssueCoupon
 from engine.domain.store.kitchen import AcceptOrder, MarkReady, MarkServed, StartCooking
 from engine.domain.store.menu import AdjustStock, PutProduct, SetSoldOut
 from engine.domain.store.orders import CreateOrder, Wish
@@ -124,6 +126,8 @@ class MoneyWorld(World):
             PutProduct(product="ramen", name="라면", price=5000),
             PutProduct(product="cake", name="떡", price=900, stock=STOCK),
             PutProduct(product="milk", name="우유", price=1111, stock=STOCK, tax_free=True),
+            CreateCoupon(coupon="hello", name="환영", discount=900, stock=2),
+            CreateCoupon(coupon="again", name="또 오세요", discount=Discount(percent=10), stock=3),
             OpenStore(),
         ):
             await self._ask(SHOP, command, OWNER)
@@ -169,8 +173,11 @@ class MoneyWorld(World):
         """Order, and try to pay: perhaps late, perhaps several times, perhaps not at all."""
         chance = self.chance
         by, payer = chance.choice(GUESTS)
-        made = await self._result(self._order(), by)
-        if made is None:
+        coupon = chance.choice((None, None, "hello", "again"))
+        if coupon is not None and by.startswith("user:"):
+            await self._result(IssueCoupon(coupon), by)
+        made = await self._result(self._order(coupon), by)
+        if made is None or made["total"] == 0:
             return
         order, total = made["order"], made["total"]
         self.orders.append(order)
@@ -194,12 +201,11 @@ class MoneyWorld(World):
             if await self._outcome(payment) != "DECLINED":
                 return
 
-    def _order(self) -> CreateOrder:
+    def _order(self, coupon: str | None) -> CreateOrder:
         chance = self.chance
         products = chance.choices(("cake", "cake", "ramen", "milk"), k=chance.choice((1, 1, 2)))
-        return CreateOrder(
-            lines=tuple(Wish(product=name, quantity=chance.choice((1, 1, 2))) for name in products)
-        )
+        wishes = [Wish(product=name, quantity=chance.choice((1, 1, 2))) for name in products]
+        return CreateOrder(lines=tuple(wishes), coupon=coupon)
 
     async def _tamper(self, order: str, total: int, payer: str) -> None:
         """Nobody pays another amount, or another's order."""

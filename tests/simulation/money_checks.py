@@ -236,6 +236,36 @@ def nobody_pays_for_nothing(
             assert kept <= costs, f"kept {kept} of {costs}: {order}"
 
 
+def coupons_come_back(records: Iterable[Record]) -> None:
+    """Who has a coupon uses it for one living order at a time, never before it was issued; sequences have no
+    hole; and with each order that dies it is back.
+    """
+    issued: dict[tuple[str, str], int] = {}
+    used: dict[tuple[str, str], str | None] = {}
+    status: dict[str, str] = {}
+    for record in records:
+        data = record.data
+        if record.type == "CouponIssued":
+            key = data["coupon"], data["holder"]
+            assert key not in issued, f"issued twice: {record}"
+            issued[key] = data["sequence"]
+        elif record.type == "CouponRedeemed":
+            key = data["coupon"], data["holder"]
+            assert key in issued, f"never issued: {record}"
+            assert used.get(key) is None, f"used twice: {record}"
+            used[key] = data["order"]
+        elif record.type == "CouponReturned":
+            assert used[data["coupon"], data["holder"]] == data["order"], f"not in use: {record}"
+            used[data["coupon"], data["holder"]] = None
+        for name, order in (record.patch.get("orders") or {}).items():
+            status[name] = order["status"] if order is not None else status[name]
+    for name in {name for name, _ in issued}:
+        numbers = sorted(number for (coupon, _), number in issued.items() if coupon == name)
+        assert numbers == list(range(1, len(numbers) + 1)), f"{name}: {numbers}"
+    for key, name in used.items():
+        assert name is None or status[name] not in DEAD, f"{name} is {status[name]} and keeps {key}"
+
+
 def asked_before_called(records: Iterable[Record], calls: Iterable[Call]) -> None:
     """Whenever the gateway was called, the record that asks for it was durable before."""
     asked: dict[tuple[str, str], int] = {}

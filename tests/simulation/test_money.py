@@ -93,6 +93,7 @@ def _check(world: MoneyWorld) -> None:
     money_checks.paid_in_one_commit(shop, {SHOP})
     payments = money_checks.payments_move_forward(shop)
     money_checks.refunds_split_up(payments)
+    money_checks.coupons_come_back(shop)
     money_checks.nobody_pays_for_nothing(shop, payments)
     money_checks.asked_before_called(shop, world.wire.calls)
     verdict = money_checks.ledgers_agree(payments, world.bank.charges())
@@ -181,6 +182,7 @@ def _count(
             "refunds": types["RefundCompleted"],
             "queries": types["QueryRequested"],
             "gateway calls": len(world.wire.calls),
+            "coupons used": types["CouponRedeemed"],
             "charges": len(world.bank.charges()),
             "reviews": verdict.reviews,
             "won charged": verdict.charged,
