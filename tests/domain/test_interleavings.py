@@ -304,6 +304,8 @@ def _no_piece_astray(place: Place) -> None:
             ):
                 assert hold.deadline_ms > place.now_ms, f"{name} was declined too late and lives on"
         else:
+            pending = [pay.payment for pay in state.payments.values() if pay.order == name]
+            assert all(state.payments[pay].status != "PENDING" for pay in pending), f"{name} can be paid"
             unconfirmed = any(event.order == name for _, event in place.to_confirm)
             assert hold is None or unconfirmed, f"{name} is {order.status} and still has a hold"
 

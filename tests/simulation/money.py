@@ -256,7 +256,7 @@ class MoneyWorld(World):
                 return  # what is on its way can still arrive
             if payment.status in ("UNKNOWN", "MANUAL_REVIEW"):
                 paid = self.bank.settled(payment.attempt.attempt, payment.attempt.ref, payment.amount)
-                if self.chance.random() < 0.2:
+                if self.chance.random() < 0.35:
                     self.rash.append(payment.payment)
                     command = ResolvePayment(payment.payment, False, "they never pay")
                     await self._ask(SHOP, command, OWNER)

@@ -25,6 +25,8 @@ EDGES = {
 }
 """How a payment at a gateway may move."""
 
+ENDS = {"OrderExpired", "OrderCancelled", "OrderRejected"}
+UNCOOKED = {"CREATED", "PENDING_PAYMENT", "PLACED", "ACCEPTED"}
 GONE = {"OrderCancelled", "OrderRejected", "LineCancelled"}
 MOVES: dict[str, set[tuple[int, int, int]]] = {
     "OrderCreated": {(-1, 1, 0), (-1, 0, 0)},
@@ -123,6 +125,7 @@ def holds_end_once(records: Iterable[Record]) -> dict[tuple[str, str, str], _Pie
     """
     pieces: dict[tuple[str, str, str], _Pieces] = defaultdict(_Pieces)
     deadlines: dict[tuple[str, str], str] = {}
+    status: dict[str, str] = {}
     for record in records:
         data, order = record.data, record.data.get("order", "")
         if record.type == "OrderCreated":
@@ -148,6 +151,12 @@ def holds_end_once(records: Iterable[Record]) -> dict[tuple[str, str, str], _Pie
             have.taken -= sum(delta)
             have.sold += count if record.type == "StockConfirmed" else 0
             assert min(have.held, have.pinned, have.taken) >= 0, f"given back twice: {record}"
+        if record.type in ENDS and status[order] in UNCOOKED:
+            for key, have in pieces.items():
+                left = have.held or have.pinned or have.taken
+                assert key[:2] != (record.stream, order) or not left, f"kept by nobody: {record}"
+        for name, shown in (record.patch.get("orders") or {}).items():
+            status[name] = shown["status"] if shown is not None else ""
     return pieces
 
 
@@ -198,6 +207,8 @@ def payments_move_forward(records: Iterable[Record]) -> dict[tuple[str, str], di
             assert len(live) <= 1, f"two payments at once, {live}: {record}"
             if new == "PAID":
                 assert payment["refunded"] <= payment["amount"], record
+            busy = [refund for refund in payment["refunds"] if refund["status"] in OPEN]
+            assert len(busy) <= 1, f"two refunds at once at the gateway: {record}"
     return payments
 
 

@@ -2,7 +2,7 @@
 declines, time-outs and reconciliation, compared to the won. The checkers know nothing of the domain.
 
 A failure names its seed; `MONEY_SEED=7 pytest tests/simulation/test_money.py` runs that one alone,
-`--money-seeds 1000` (or `ONDA_MONEY_SEEDS`) runs so many.
+`--money-seeds 1000` (or `ONDA_MONEY_SEEDS`) runs so many, from `MONEY_FIRST` on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ VIRTUAL_S = 3600.0
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     one = os.environ.get("MONEY_SEED")
-    seeds = range(metafunc.config.getoption("--money-seeds")) if one is None else [int(one)]
+    first, count = int(os.environ.get("MONEY_FIRST", "0")), metafunc.config.getoption("--money-seeds")
+    seeds = range(first, first + count) if one is None else [int(one)]
     if "money_seed" in metafunc.fixturenames:
         metafunc.parametrize("money_seed", seeds)
 
