@@ -126,10 +126,13 @@ def holds_end_once(records: Iterable[Record]) -> dict[tuple[str, str, str], _Pie
     pieces: dict[tuple[str, str, str], _Pieces] = defaultdict(_Pieces)
     deadlines: dict[tuple[str, str], str] = {}
     status: dict[str, str] = {}
+    wanted: dict[tuple[str, str, str], int] = {}
     for record in records:
         data, order = record.data, record.data.get("order", "")
         if record.type == "OrderCreated":
             _check_demand(record)
+            for change in _changes(record):
+                wanted[record.stream, order, change["product"]] = change["before"] - change["after"]
             if data.get("hold_expires_at"):
                 deadlines[record.stream, order] = data["hold_expires_at"]
         if record.type == "OrderExpired":
@@ -151,6 +154,11 @@ def holds_end_once(records: Iterable[Record]) -> dict[tuple[str, str, str], _Pie
             have.taken -= sum(delta)
             have.sold += count if record.type == "StockConfirmed" else 0
             assert min(have.held, have.pinned, have.taken) >= 0, f"given back twice: {record}"
+        if record.type == "PaymentApproved":
+            for key, count in wanted.items():
+                assert key[:2] != (record.stream, order) or pieces[key].pinned == count, (
+                    f"not there: {record}"
+                )
         if record.type in ENDS and status[order] in UNCOOKED:
             for key, have in pieces.items():
                 left = have.held or have.pinned or have.taken
