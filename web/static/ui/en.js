@@ -61,6 +61,7 @@ export const en = {
   "home.tables-help": "See the menu, fill one cart together, order.",
   "home.token-help":
     "The links that the server printed at its first start carry a token. From here a page asks for it.",
+  "home.cafe": "Pay first (café):",
   "home.go": "Open another shop",
   "home.store": "Shop",
   "home.open-board": "Open the board",
@@ -186,6 +187,7 @@ export const en = {
   "tables.since": "in use for {time}",
   "tables.orders": ({ n }) => `${n} order${s(n)}`,
   "tables.close-title": "Close table {table}?",
+  "tables.close-unpaid": "{amount} is not paid yet!",
   "tables.close-help": "Its page says goodbye, and the next guests see nothing of these orders.",
   "done.title": "Recently done",
   "done.none": "Nothing was finished lately",

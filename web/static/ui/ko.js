@@ -58,6 +58,7 @@ export const ko = {
   "home.tables-help": "메뉴를 보고, 함께 담고, 주문합니다.",
   "home.token-help":
     "서버를 처음 켤 때 출력된 링크에는 토큰이 들어 있습니다. 이 페이지의 링크로 열면 토큰을 물어봅니다.",
+  "home.cafe": "선불 카페:",
   "home.go": "다른 매장 열기",
   "home.store": "매장",
   "home.open-board": "주방 화면 열기",
@@ -183,6 +184,7 @@ export const ko = {
   "tables.since": "{time} 이용 중",
   "tables.orders": "주문 {n}건",
   "tables.close-title": "{table}번 테이블을 정리할까요?",
+  "tables.close-unpaid": "아직 {amount}이 결제되지 않았습니다!",
   "tables.close-help": "손님 화면이 닫히고, 다음 손님은 이전 주문을 볼 수 없습니다.",
   "done.title": "최근 완료",
   "done.none": "최근에 끝난 주문이 없습니다",
