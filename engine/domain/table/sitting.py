@@ -83,8 +83,9 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
             assert_never(command)
 
 
-def opened(state: State, guests: int | None, context: Context) -> TableOpened:
-    """Return the opening of the next sitting.
+def opened(state: State, guests: int | None, context: Context, at: str | None = None) -> TableOpened:
+    """Return the opening of the next sitting: now, or `at` the time of the order that opens the table, so that
+    this order is not older than its party.
 
     Raises:
         Rejected: `table_id_too_long`.
@@ -93,7 +94,7 @@ def opened(state: State, guests: int | None, context: Context) -> TableOpened:
     if len(table) > TABLE_ID_MAX:
         raise Rejected("table_id_too_long", f"A table's id has {TABLE_ID_MAX} characters at most")
     last = state.table[SELF].sitting if state.table else 0
-    return TableOpened(store, table, last + 1, guests, context.now)
+    return TableOpened(store, table, last + 1, guests, at or context.now)
 
 
 def evolve(state: State, event: Event) -> None:
