@@ -36,7 +36,8 @@ RECALL_MS = 30 * 60_000
 """How long a closed order can still be recalled, and a payment that came back is in view."""
 CLOSED_MAX = 200
 STAYING_MAX = 1_000
-"""Closed orders that stay for the sake of money; beyond that the oldest leave all the same."""
+"""Closed orders that stay for the sake of money; beyond that the oldest leave all the same, but those whose
+stock is still pinned: nobody else would confirm it."""
 ARCHIVED_MAX = 2_000
 """Ids of archived orders that are remembered, so that they are not used again."""
 KEPT_MS = 30 * 24 * 3_600_000
@@ -121,7 +122,8 @@ def left_behind(state: State, count: int = 1) -> list[contract.Event]:
     stayed = len(state.staying) + count - STAYING_MAX
     if over <= 0 and stayed <= 0:
         return []
-    gone = (*islice(state.closed, max(0, over)), *islice(state.staying, max(0, stayed)))
+    free = (name for name in state.staying if name not in state.holds)
+    gone = (*islice(state.closed, max(0, over)), *islice(free, max(0, stayed)))
     return [OrdersArchived(gone, _leaving_with(state, gone))] if gone else []
 
 
