@@ -181,7 +181,8 @@ def _ended(
 def _may_cancel(order: Order, context: Context) -> bool:
     """Whether there is something to cancel."""
     role, _, name = context.by.partition(":")
-    own = {"table": f"{context.stream[6:]}/{order.table}", "user": order.user}
+    table = None if order.table is None else f"{context.stream[6:]}/{order.table}"
+    own = {"table": table, "user": order.user}
     if own.get(role, name) != name:
         raise Rejected("forbidden", "Only an order of one's own can be cancelled")
     if order.status == CANCELLED:

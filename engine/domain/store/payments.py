@@ -314,7 +314,9 @@ def _check_own(table: str | None, user: str | None, context: Context) -> None:
     role, _, name = context.by.partition(":")
     if role == "user" and name != user:
         raise Rejected("forbidden", "Only an order of one's own can be paid")
-    if role == "table" and (user is not None or name != f"{context.stream[6:]}/{table}"):
+    if role != "table":
+        return
+    if table is None or user is not None or name != f"{context.stream[6:]}/{table}":
         raise Rejected("forbidden", "A table pays only what it has ordered itself")
 
 
