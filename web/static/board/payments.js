@@ -99,7 +99,7 @@ function refundLine({ mayRefund }, payment, { refund, amount, status, reason, me
     icon(sign),
     h("span", null, text.filter(Boolean).join(" · ")),
     mayRefund &&
-      (status === "UNKNOWN" || status === "MANUAL_REVIEW") &&
+      ["UNKNOWN", "MANUAL_REVIEW", "FAILED"].includes(status) &&
       h(
         "button",
         {
@@ -109,7 +109,7 @@ function refundLine({ mayRefund }, payment, { refund, amount, status, reason, me
           "data-payment": payment.payment,
           "data-refund": refund,
         },
-        t("do.resolve-refund"),
+        t(status === "FAILED" ? "decide.by-hand" : "do.resolve-refund"),
       ),
   );
 }

@@ -108,14 +108,13 @@ export function refundsList(source, busy) {
         h("small", { class: "id" }, row.refund),
       ),
       statusPill(row.status),
-      row.status !== "FAILED" &&
-        button(
-          "decide-refund",
-          t("do.resolve-refund"),
-          { refund: row.refund, store: row.store },
-          busy.has(row.refund),
-          "primary",
-        ),
+      button(
+        "decide-refund",
+        t("do.resolve-refund"),
+        { refund: row.refund, store: row.store },
+        busy.has(row.refund),
+        "primary",
+      ),
     );
   };
   return section("refunds", "back", rows, h("ul", { class: "rows" }, rows.map(one)));
