@@ -248,6 +248,10 @@ export const en = {
   "decide.help": "Look it up at {method} first. What you decide counts as the truth.",
   "decide.refund-title": "Did {amount} go back?",
   "decide.refund-legend": "Did it go back?",
+  "decide.by-hand": "Given back by hand",
+  "decide.by-hand-title": "Was {amount} given back by hand?",
+  "decide.by-hand-help":
+    "The gateway refused this refund. Note here that the guest has the money back in another way.",
   "decide.done": "Yes, it went back",
   "decide.not-done": "No, it did not",
   "decide.legend": "Was it paid?",
@@ -494,7 +498,6 @@ export const en = {
   "refused.orders_open": "Some orders are not served yet",
   "refused.stock_negative": "There are not so many left",
   "refused.stock_not_counted": "This is not counted",
-  "refused.prepay_unsupported": "This shop cannot take paid orders yet",
   "refused.already_paid": "It is paid already",
   "refused.not_payable": "This order cannot be paid any more",
   "refused.hold_expired": "The time to pay is over: please order again",

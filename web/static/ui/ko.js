@@ -245,6 +245,10 @@ export const ko = {
   "decide.help": "먼저 {method}에서 확인해 주세요. 여기에서 정한 것이 기준이 됩니다.",
   "decide.refund-title": "{amount}이 환불되었나요?",
   "decide.refund-legend": "환불 여부",
+  "decide.by-hand": "직접 환불함",
+  "decide.by-hand-title": "{amount}을 직접 돌려주었나요?",
+  "decide.by-hand-help":
+    "결제사가 이 환불을 거절했습니다. 다른 방법으로 손님에게 돈을 돌려준 것을 여기에 남깁니다.",
   "decide.done": "예, 환불되었습니다",
   "decide.not-done": "아니요, 환불되지 않았습니다",
   "decide.legend": "결제 여부",
@@ -491,7 +495,6 @@ export const ko = {
   "refused.orders_open": "아직 서빙하지 않은 주문이 있습니다",
   "refused.stock_negative": "남은 수량보다 많이 뺄 수 없습니다",
   "refused.stock_not_counted": "수량을 세지 않는 메뉴입니다",
-  "refused.prepay_unsupported": "이 매장은 아직 선불 주문을 받을 수 없습니다",
   "refused.already_paid": "이미 결제한 주문입니다",
   "refused.not_payable": "더는 결제할 수 없는 주문입니다",
   "refused.hold_expired": "결제 시간이 끝났습니다. 다시 주문해 주세요.",
