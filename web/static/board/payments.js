@@ -99,7 +99,7 @@ function refundLine({ mayRefund }, payment, { refund, amount, status, reason, me
     icon(sign),
     h("span", null, text.filter(Boolean).join(" · ")),
     mayRefund &&
-      ["UNKNOWN", "MANUAL_REVIEW", "FAILED"].includes(status) &&
+      ["MANUAL_REVIEW", "FAILED"].includes(status) &&
       h(
         "button",
         {

@@ -108,13 +108,14 @@ export function refundsList(source, busy) {
         h("small", { class: "id" }, row.refund),
       ),
       statusPill(row.status),
-      button(
-        "decide-refund",
-        t("do.resolve-refund"),
-        { refund: row.refund, store: row.store },
-        busy.has(row.refund),
-        "primary",
-      ),
+      row.status !== "UNKNOWN" && // then the gateway is still being asked
+        button(
+          "decide-refund",
+          t(row.status === "FAILED" ? "decide.by-hand" : "do.resolve-refund"),
+          { refund: row.refund, store: row.store },
+          busy.has(row.refund),
+          "primary",
+        ),
     );
   };
   return section("refunds", "back", rows, h("ul", { class: "rows" }, rows.map(one)));
