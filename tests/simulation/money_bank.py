@@ -24,7 +24,7 @@ class Bank:
     """The gateway.
 
     Attributes:
-        hints: webhooks that the shop has not got yet, by payment.
+        hints: payments of which the gateway has hinted that there are news.
     """
 
     def __init__(self, clock: Clock, chance: random.Random) -> None:
@@ -76,4 +76,4 @@ class Bank:
         ]
 
     def _hint(self, hook: Hook) -> None:
-        self.hints.append(hook.url)
+        self.hints.append(hook.url.rpartition("/")[2])
