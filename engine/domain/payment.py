@@ -40,7 +40,7 @@ Verdict = Literal["APPROVED", "DECLINED", "UNKNOWN"]
 
 class Share(Struct, frozen=True, gc=False):
     """How much of a payment or refund is for which order, and its tax; `lines` are those that it pays for,
-    if it was split so.
+    if it was split so; `user` is the order's, who has to hear of refunds also when the order has left.
     """
 
     order: str
@@ -48,6 +48,7 @@ class Share(Struct, frozen=True, gc=False):
     lines: tuple[str, ...] = ()
     tax_free: int = 0
     vat: int = 0
+    user: str | None = None
 
 
 class Checkout(Struct, frozen=True, gc=False):

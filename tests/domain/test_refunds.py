@@ -309,6 +309,20 @@ def test_a_bill_goes_back_in_proportion():
     assert cafe.refused(RefundPayment(payment, 1, "x"), OWNER) == "refund_too_much"
 
 
+def test_a_bill_that_goes_back_when_its_orders_have_left():
+    """The table and each order's own user hear of it, as they would have before."""
+    cafe = Cafe(mode="postpay")
+    orders = [cafe.order(by="staff:lee", table="3", user=user) for user in ("u1", None)]
+    (payment,) = cafe.result(SettleTable("3", "cash"), "staff:lee")["payments"]
+    for order in orders:
+        cafe.ask(MarkReady(order), OWNER)
+        cafe.ask(MarkServed(order), OWNER)
+    assert cafe.wait(30) == ["OrdersArchived"]
+    told = cafe.ask(RefundPayment(payment, 18000, "sorry"), OWNER)[2:]
+    assert [(event.order, event.table, event.user) for event in told] == [("o1", "3", "u1"), ("o2", "3", None)]
+    cafe.replay()
+
+
 def test_a_payment_whose_order_has_left_comes_back_into_view():
     """Until the refund is over and a while longer; after 30 days it is gone."""
     cafe, order, payment = paid()

@@ -245,9 +245,11 @@ def completed(
     if refund.void:
         return events
     alone = (Share(payment.order, refund.amount),) if payment.order is not None else ()
+    users = {share.order: share.user for share in payment.shares}
     for share in refund.shares or alone:
         order = state.orders.get(share.order)
-        people = (order.table, order.user) if order is not None else (payment.table, payment.user)
+        gone = payment.table, users.get(share.order) or payment.user
+        people = (order.table, order.user) if order is not None else gone
         events.append(OrderRefunded(share.order, context.now, *people, **facts, amount=share.amount))
     return [*events, *following(payment, refund, context, done=refund.amount)]
 
