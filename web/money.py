@@ -113,7 +113,7 @@ def findings(stream: str, state: Any, version: int) -> Findings:
 
 
 def _has_failed(payment: Payment) -> bool:
-    """Whether money of it should have gone back and did not: somebody has to look, also when its order left."""
+    """Whether money of it should have gone back and did not: somebody has to look, its order there or not."""
     return any(refund.status == FAILED for refund in payment.refunds)
 
 

@@ -319,7 +319,10 @@ def test_a_bill_that_goes_back_when_its_orders_have_left():
         cafe.ask(MarkServed(order), OWNER)
     assert cafe.wait(30) == ["OrdersArchived"]
     told = cafe.ask(RefundPayment(payment, 18000, "sorry"), OWNER)[2:]
-    assert [(event.order, event.table, event.user) for event in told] == [("o1", "3", "u1"), ("o2", "3", None)]
+    assert [(event.order, event.table, event.user) for event in told] == [
+        ("o1", "3", "u1"),
+        ("o2", "3", None),
+    ]
     cafe.replay()
 
 

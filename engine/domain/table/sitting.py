@@ -84,8 +84,8 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
 
 
 def opened(state: State, guests: int | None, context: Context, at: str | None = None) -> TableOpened:
-    """Return the opening of the next sitting: now, or `at` the time of the order that opens the table, so that
-    this order is not older than its party.
+    """Return the opening of the next sitting: now, or `at` the time of the order that opens the table, which
+    is then not older than its party.
 
     Raises:
         Rejected: `table_id_too_long`.
