@@ -3,6 +3,7 @@
 import pytest
 
 from engine.domain.payment import Checkout, OrderPayment
+from engine.domain.store import payments
 from engine.domain.store.cancelling import CancelOrder
 from engine.domain.store.gateway import ApprovalRequested, NoteCheckout, PaymentPrepared
 from engine.domain.store.orders import CreateOrder, TakeCart, Wish
@@ -371,3 +372,15 @@ def test_a_table_pays_its_own_cart():
     cafe.approve("3-1", payment, by=TABLE)
     cafe.settle(payment, "APPROVED", amount=9000)
     assert cafe.status("3-1") == "PLACED"
+
+
+def test_a_guest_does_not_fill_the_shop_with_payments(monkeypatch):
+    """Who changes the method again and again has to order anew; the last one can still be paid."""
+    monkeypatch.setattr(payments, "PAYMENTS_MAX", 2)
+    cafe = Cafe()
+    order = cafe.order()
+    cafe.prepare(order)
+    last = cafe.prepare(order, "toss")
+    assert cafe.refused(prepare()) == "too_many_payments"
+    assert cafe.prepare(order, "toss") == last
+    cafe.approve(order, last)

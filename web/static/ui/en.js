@@ -520,6 +520,7 @@ export const en = {
   "refused.not_paid": "This payment was not paid",
   "refused.refund_in_progress": "The gateway is still being asked: wait for its answer",
   "refused.unknown_refund": "This refund is not known any more",
+  "refused.too_many_payments": "Paying this order was begun too often: please order again",
   "refused.too_many_refunds": "This payment was refunded too often already",
   "refused.parts_invalid": "The parts of the payment do not fit",
   "refused.nothing_due": "There is nothing to pay",

@@ -517,6 +517,7 @@ export const ko = {
   "refused.not_paid": "결제되지 않은 건입니다",
   "refused.refund_in_progress": "아직 결제사의 답을 기다리고 있습니다",
   "refused.unknown_refund": "알 수 없는 환불입니다",
+  "refused.too_many_payments": "결제를 너무 여러 번 시작했습니다. 다시 주문해 주세요.",
   "refused.too_many_refunds": "이 결제는 이미 너무 여러 번 환불했습니다",
   "refused.parts_invalid": "나눈 금액이 맞지 않습니다",
   "refused.nothing_due": "결제할 금액이 없습니다",
