@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.domain.payment import Share
-from engine.domain.store import refunds, repaying
+from engine.domain.store import closing, refunds, repaying
+from engine.domain.store.cancelling import CancelLine
 from engine.domain.store.closing import KEPT_MS, RECALL_MS
 from engine.domain.store.gateway import RefundSent, SettleApproval, SettleRefund
 from engine.domain.store.kitchen import MarkReady, MarkServed
@@ -323,6 +324,27 @@ def test_a_bill_that_goes_back_when_its_orders_have_left():
         ("o1", "3", "u1"),
         ("o2", "3", None),
     ]
+    cafe.replay()
+
+
+def test_another_order_with_the_same_id_is_not_refunded(monkeypatch):
+    """Guests choose ids, and long after an order has left its id is free again."""
+    monkeypatch.setattr(closing, "ARCHIVED_MAX", 0)
+    cafe = Cafe()
+    payments = []
+    for _ in range(2):
+        order, payment = cafe.paid(order="mine")
+        payments.append(payment)
+        if len(payments) == 1:
+            cafe.ask(CancelLine(order, "o1-1", "x"), OWNER)
+            settle(cafe, payment, cafe.state.payments[payment].refunds[0].refund, "DECLINED")
+            cafe.wait(30)
+    name = refund(cafe, payments[0], 9000)["refund"]
+    told = settle(cafe, payments[0], name, "APPROVED")[1]
+    assert (told.order, told.table, told.user) == ("mine", None, None)
+    assert cafe.state.orders["mine"].refunded == 0
+    assert cafe.wait(RECALL_MS / MINUTE) == ["OrdersArchived"]
+    assert payments[0] not in cafe.state.payments
     cafe.replay()
 
 

@@ -212,8 +212,15 @@ def note_refund(state: State, payment: Payment, at: str) -> None:
         look_again(state, order)
     if payment.payment in state.payments:
         state.kept_until.drop(payment.payment)
-        if not is_giving_back(payment) and not any(order in state.orders for order in orders):
+        if not is_giving_back(payment) and not any(is_of(state, payment, order) for order in orders):
             state.kept_until.set(payment.payment, to_ms(at) + RECALL_MS)
+
+
+def is_of(state: State, payment: Payment, order: str) -> bool:
+    """Whether the payment is for the order that has this id now: others may take an id again that a guest
+    chose, once it is forgotten.
+    """
+    return payment.payment in state.payments_of.get(order, ())
 
 
 def orders_of(payment: Payment) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from engine.domain.payment import (
     Refund,
     Share,
 )
-from engine.domain.store.closing import note_refund, settle
+from engine.domain.store.closing import is_of, note_refund, settle
 from engine.domain.store.gateway import RefundSent
 from engine.domain.store.payments import ORPHANED_MS, find
 from engine.domain.store.splits import rest_of, share_of, spread, taxed
@@ -127,7 +127,9 @@ def evolve(state: State, event: Event) -> None:
     """Note the refund with its payment, which comes back into view for it; tell the order."""
     match event:
         case OrderRefunded():
-            settle(state, event, event.change())
+            payment = find(state, event.payment)
+            if payment is not None and is_of(state, payment, event.order):
+                settle(state, event, event.change())
         case RefundRequested():
             payment = find(state, event.payment)
             if payment is not None:
@@ -248,8 +250,9 @@ def completed(
     users = {share.order: share.user for share in payment.shares}
     for share in refund.shares or alone:
         order = state.orders.get(share.order)
-        gone = payment.table, users.get(share.order) or payment.user
-        people = (order.table, order.user) if order is not None else gone
+        people = payment.table, users.get(share.order) or payment.user
+        if order is not None:  # if another one has its id by now, nobody's copy is of the one that was paid
+            people = (order.table, order.user) if is_of(state, payment, share.order) else (None, None)
         events.append(OrderRefunded(share.order, context.now, *people, **facts, amount=share.amount))
     return [*events, *following(payment, refund, context, done=refund.amount)]
 
