@@ -143,6 +143,24 @@ def test_only_so_many_payments_are_kept(monkeypatch):
     assert cafe.refused(RefundPayment(payments[0], 1, "x"), OWNER) == "unknown_payment"
 
 
+def test_declined_payments_do_not_push_out_paid_ones(monkeypatch):
+    """A guest can make any number of them; what was paid may have to go back."""
+    monkeypatch.setattr(closing, "KEPT_MAX", 4)
+    cafe = Cafe(cakes=None)
+    order, paid = cafe.paid()
+    serve(cafe, order)
+    cafe.wait(30)
+    for _ in range(5):
+        _, declined = cafe.requested()
+        cafe.settle(declined, "DECLINED")
+        cafe.wait(10)
+        cafe.wait(30)
+    assert paid in cafe.state.kept
+    assert len(cafe.state.kept) == 2
+    assert cafe.result(RefundPayment(paid, 1, "x"), OWNER)["status"] == "REQUESTED"
+    cafe.replay()
+
+
 def test_only_so_many_orders_stay(monkeypatch):
     """A table that nobody ever closes does not fill the memory."""
     monkeypatch.setattr(closing, "STAYING_MAX", 2)

@@ -26,7 +26,7 @@ from engine.domain.order import (
     OrderEvent,
     changed,
 )
-from engine.domain.payment import DROPPED, GIVING_BACK, PENDING, Payment
+from engine.domain.payment import DECLINED, DROPPED, GIVING_BACK, PENDING, Payment
 from engine.domain.store import stock
 from engine.domain.store.state import State
 from engine.domain.times import to_ms
@@ -43,6 +43,8 @@ ARCHIVED_MAX = 2_000
 KEPT_MS = 30 * 24 * 3_600_000
 """How long after its payment a payment can still be refunded."""
 KEPT_MAX = 5_000
+"""Payments that are kept out of sight. Those that were declined get half of the room at most: guests can make
+as many as they like, and must not push out what was paid and may have to go back."""
 AT_ONCE = 100
 """Payments that move on in one commit; more are due again at once."""
 
@@ -90,7 +92,7 @@ def evolve(state: State, event: Event) -> None:
     for name in event.payments:
         payment = state.payments.pop(name, None)
         state.kept_until.drop(name)
-        if payment is not None and payment.status not in (PENDING, DROPPED):
+        if payment is not None and _is_kept(state, payment):
             state.kept[name] = payment
             state.kept_until.set(name, to_ms(payment.paid_at or payment.created_at) + KEPT_MS)
     for name in (*event.forgotten, *islice(state.kept, max(0, len(state.kept) - KEPT_MAX))):
@@ -259,6 +261,13 @@ def _leaving_with(state: State, orders: tuple[str, ...]) -> tuple[str, ...]:
         if all(order in gone or order not in state.orders for order in orders_of(payment)):
             found.append(name)
     return tuple(found)
+
+
+def _is_kept(state: State, payment: Payment) -> bool:
+    """Whether somebody may want something of a payment that leaves the view."""
+    if payment.status == DECLINED and not payment.refunds:
+        return len(state.kept) < KEPT_MAX // 2
+    return payment.status not in (PENDING, DROPPED)
 
 
 def _off_the_bill(state: State, table: str, orders: Iterable[str]) -> None:
