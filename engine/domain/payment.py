@@ -79,7 +79,7 @@ class Attempt(Struct, frozen=True, gc=False):
 class Refund(Struct, frozen=True, gc=False):
     """Money on its way back. `refund` is also its idempotency key at the gateway. `void`: a charge that no
     order stands behind is cancelled; it is not part of what was captured. `shares`: of a payment that has
-    shares, how much goes back for which order.
+    shares, how much goes back for which order. `owed`: the guest has to pay it anew, in another way.
     """
 
     refund: str
@@ -99,6 +99,7 @@ class Refund(Struct, frozen=True, gc=False):
     tries: int = 0
     next_try_at: str | None = None
     shares: tuple[Share, ...] = ()
+    owed: bool = False
 
 
 class Payment(Struct, frozen=True, gc=False):

@@ -142,10 +142,10 @@ def known_order(state: State, name: str) -> Order:
 
 
 def due(order: Order) -> int:
-    """Return what has still to be paid at the till; what went back may be paid anew."""
+    """Return what has still to be paid at the till; what was given back is a gift unless it is owed."""
     if order.status in DEAD or order.status in UNPAID:
         return 0
-    return max(0, order.total - order.paid + order.refunded)
+    return max(0, order.total - order.paid + order.owed)
 
 
 def settle(state: State, event: OrderEvent, change: OrderChange) -> None:

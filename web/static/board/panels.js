@@ -4,7 +4,7 @@
 
 import { h, icon } from "../ui/dom.js";
 import { age, elapsed, money, reasonText, t } from "../ui/i18n.js";
-import { due, mark, owed, UNPAID } from "../ui/money.js";
+import { due, mark, UNPAID } from "../ui/money.js";
 import { tableOrders } from "./bill.js";
 
 const DONE_SHOWN = 30;
@@ -160,7 +160,7 @@ function tableRow(client, { table, guests, opened_at: since }) {
         "button",
         {
           type: "button",
-          class: orders.some((order) => owed(order) > 0) ? "primary" : "plain",
+          class: orders.some((order) => due(order) > 0) ? "primary" : "plain",
           "data-act": "bill",
           "data-table": table,
         },
@@ -185,7 +185,7 @@ function tableMark(orders, open, waiting) {
   if (orders.length === 0) return null;
   const sum = (/** @type {string} */ name) => orders.reduce((all, order) => all + (order[name] ?? 0), 0);
   const [paid, refunded] = [sum("paid"), sum("refunded")];
-  if (refunded > 0 && orders.every((order) => owed(order) === 0))
+  if (refunded > 0 && orders.every((order) => due(order) === 0))
     return mark({ status: "SERVED", total: paid, paid, refunded });
   return mark({ status: "SERVED", total: paid + open, paid });
 }

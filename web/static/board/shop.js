@@ -3,7 +3,7 @@
  */
 
 import { money, t } from "../ui/i18n.js";
-import { owed } from "../ui/money.js";
+import { due } from "../ui/money.js";
 import { confirm } from "../ui/speak.js";
 import { tableOrders } from "./bill.js";
 import { pauseReason } from "./reasons.js";
@@ -29,7 +29,7 @@ export function shopActions({ send, store, client }) {
       send("adjust-stock", { product, delta: Number(delta), reason: "counted" }),
     "close-table": async ({ table }) => {
       const since = client.state.tables?.[table]?.opened_at ?? "";
-      const open = tableOrders(client, table, since).reduce((sum, order) => sum + owed(order), 0);
+      const open = tableOrders(client, table, since).reduce((sum, order) => sum + due(order), 0);
       const unpaid = open > 0 ? `${t("tables.close-unpaid", { amount: money(open) })} ` : "";
       const sure = await confirm(
         t("tables.close-title", { table }),

@@ -230,6 +230,7 @@ export const en = {
   "method.transfer": "Transfer",
   "method.other": "Other",
   "method.mixed": "Mixed",
+  "refund.owed": "The guest pays it again in another way",
   "refund.title": "Refund",
   "refund.of": "Payment of {amount} ({method})",
   "refund.amount": "How much goes back (at most {left})",

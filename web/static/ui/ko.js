@@ -227,6 +227,7 @@ export const ko = {
   "method.transfer": "계좌이체",
   "method.other": "기타",
   "method.mixed": "복합",
+  "refund.owed": "손님이 다른 방법으로 다시 결제합니다",
   "refund.title": "환불",
   "refund.of": "결제 {amount} ({method})",
   "refund.amount": "환불할 금액 (최대 {left})",
