@@ -155,6 +155,16 @@ def test_a_bill_that_was_paid_in_part():
     assert (cafe.state.orders[order].paid, cafe.state.orders[order].refunded) == (6000, 6000)
 
 
+def test_guests_do_not_open_the_till():
+    """What was paid there goes back there: staff take the order back."""
+    cafe = Cafe(mode="postpay")
+    order = cafe.order(CAKE, by=TABLE)
+    cafe.ask(SettleTable("3", "cash"), OWNER)
+    assert cafe.refused(CancelOrder(order, "x"), TABLE) == "too_late"
+    cafe.ask(CancelOrder(order, "x"), OWNER)
+    assert cafe.state.orders[order].refunded == cafe.state.orders[order].paid > 0
+
+
 def test_a_free_order_gives_nothing_back():
     """Nobody has paid."""
     cafe = Cafe()
