@@ -184,4 +184,8 @@ async def test_a_table_that_nobody_opened_and_an_unknown_user_can_be_read(shop: 
     """A table exists once its store does, and a user's stream for every id."""
     async with shop.client("service") as client:
         assert (await sync(client, "/v1/tables/s1/99/sync"))["state"]["cart"] == {}
-        assert (await sync(client, "/v1/users/nobody/sync"))["state"] == {"notices": {}, "orders": {}}
+        assert (await sync(client, "/v1/users/nobody/sync"))["state"] == {
+            "notices": {},
+            "orders": {},
+            "coupons": {},
+        }
