@@ -8,6 +8,7 @@ import tomllib
 import zoneinfo
 from collections.abc import Mapping
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -27,6 +28,10 @@ _AT_LEAST_ONE = (
     "reaction_backoff_ms",
     "reaction_backoff_ms_max",
 )
+
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_WITH_KEYS = ("naverpay_url", "toss_url", "kakaopay_url")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -214,6 +219,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             url = getattr(self, name)
             if url and not url.startswith(("https://", "http://")):
                 raise ConfigError(f"{name} must begin with https:// or http://")
+            if name in _WITH_KEYS and url.startswith("http://") and urlsplit(url).hostname not in _LOOPBACK:
+                raise ConfigError(f"{name} must begin with https://: our keys go there")
         if self.naverpay_client_id and not self.naverpay_client_secret:
             raise ConfigError("naverpay_client_id needs naverpay_client_secret")
         if self.kakaopay_secret_key and not self.kakaopay_cid:

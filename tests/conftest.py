@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     chaos.addoption(
         "--money-seeds",
         type=int,
-        default=int(environ.get("ONDA_MONEY_SEEDS", "8")),
+        default=int(environ.get("ONDA_MONEY_SEEDS", "20")),
         help="how many seeds of tests/simulation/test_money.py (ONDA_MONEY_SEEDS; 1000 for the long run)",
     )
     chaos.addoption(

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -24,7 +25,8 @@ from web.sandbox.pages import origin
 from web.sandbox.server import open_sandbox
 
 LEDGER = "sandbox.db"
-"""Name in the data folder."""
+PORT = "sandbox.port"
+"""Names in the data folder."""
 
 _log = structlog.get_logger("onda.sandbox")
 
@@ -80,9 +82,35 @@ async def own_sandbox(config: Config) -> AsyncIterator[Config]:
     key = config.sandbox_key or secrets.token_urlsafe(24)
     sandbox = Sandbox(ledger, key, shop=origin(config.public_url))
     with closing(ledger):
-        async with open_sandbox(sandbox) as serving:
+        async with open_sandbox(sandbox, port=await _same_port(config)) as serving:
+            _remember_port(config, serving.url)
             _log.warning("payments go to the sandbox: no real money moves", sandbox=serving.url)
             yield msgspec.structs.replace(config, sandbox_url=serving.url, sandbox_key=key)
+
+
+async def _same_port(config: Config) -> int:
+    """Return the port of the last time if it is free, 0 otherwise: guests who are on the pay page while the
+    shop restarts come back to it.
+    """
+    port = _last_port(config)
+    try:
+        for listener in await trio.open_tcp_listeners(port, host="127.0.0.1"):
+            listener.socket.close()
+    except (OSError, OverflowError):
+        return 0
+    return port
+
+
+def _last_port(config: Config) -> int:
+    try:
+        return int(Path(config.data, PORT).read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _remember_port(config: Config, url: str) -> None:
+    if config.data != MEMORY:
+        Path(config.data, PORT).write_text(url.rpartition(":")[2])
 
 
 def _open_ledger(config: Config) -> Ledger:

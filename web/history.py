@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +25,7 @@ LIMIT_MAX = 1000
 VERSION_MAX = 1 << 62
 TYPE_CHARS_MAX = 64
 
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _NO_STORE = [("cache-control", "no-store")]
 
 
@@ -78,7 +80,9 @@ async def report(site: Site, request: Request, feed: FeedPath) -> Response:
     keeper, config = _keeper(site), site.config
     from engine.history.report import day_bounds, day_of, make_report
 
-    day = request.field("day") or day_of(site.node.clock.now_ms(), config.timezone, config.day_starts_at)
+    day = request.field("day")
+    if day is None:
+        day = day_of(site.node.clock.now_ms(), config.timezone, config.day_starts_at)
     try:
         day_bounds(day, config.timezone, config.day_starts_at)
     except ConfigError as error:
@@ -115,8 +119,11 @@ def _read_time(request: Request, name: str) -> str | None:
     text = request.field(name)
     if text is None:
         return None
+    text = text.upper().replace(" ", "+")  # a plus that nobody escaped
     try:
-        return to_text(to_ms(text.replace(" ", "+")))  # a plus that nobody escaped
+        if not _TIME.fullmatch(text):
+            raise ValueError(text)
+        return to_text(to_ms(text))
     except (ValueError, OverflowError):
         raise Problem("malformed", f"`{name}` must be a time as 2026-11-20T18:15:30Z") from None
 

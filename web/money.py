@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from engine import Node
-from engine.domain.order import EXPIRED, UNPAID
+from engine.domain.order import DEAD, UNPAID
 from engine.domain.payment import FAILED, MANUAL_REVIEW, OPEN, PAID, QUEUED, REQUESTED, TILL, UNKNOWN, Payment
 
 ROWS_MAX = 200
@@ -91,7 +91,7 @@ def findings(stream: str, state: Any, version: int) -> Findings:
     counts: Counter[str] = Counter()
     payments: list[Row] = []
     refunds: list[Row] = []
-    for payment in state.payments.values():
+    for payment in (*state.payments.values(), *filter(_has_failed, state.kept.values())):
         if payment.status in OPEN:
             payments.append(_payment_row(store, payment))
             counts["review" if payment.status == MANUAL_REVIEW else "open"] += 1
@@ -99,6 +99,8 @@ def findings(stream: str, state: Any, version: int) -> Findings:
         counts["refunded_too_much"] += payment.refunded > payment.amount
         for refund in payment.refunds:
             counts["refunds_pending"] += refund.status in _REFUNDS_PENDING
+            if refund.status == FAILED and not refund.void and payment.refunded >= payment.amount:
+                continue  # all of it went back by others
             counts["refunds_failed"] += refund.status in (FAILED, MANUAL_REVIEW)
             if refund.status in _REFUNDS_SHOWN:
                 refunds.append(_refund_row(store, payment, refund))
@@ -110,12 +112,17 @@ def findings(stream: str, state: Any, version: int) -> Findings:
     return Findings(version, payments, refunds, counts, holds)
 
 
+def _has_failed(payment: Payment) -> bool:
+    """Whether money of it should have gone back and did not: somebody has to look, its order there or not."""
+    return any(refund.status == FAILED for refund in payment.refunds)
+
+
 def _is_paid_without_order(state: Any, payment: Payment) -> bool:
     """A paid payment at a gateway, nothing of it given back, and no order that the shop works on."""
     if payment.status != PAID or payment.provider == TILL or payment.refunds or payment.order is None:
         return False
     order = state.orders.get(payment.order)
-    return order is None or order.status in UNPAID or order.status == EXPIRED
+    return order is None or order.status in UNPAID or order.status in DEAD
 
 
 def _stock_mismatch(state: Any) -> int:

@@ -57,8 +57,8 @@ class Order(Struct, frozen=True, gc=False):
     """An order. A stage that was skipped has the time of the stage that followed.
 
     `total` is what it costs after the `discount` (of its `coupon`): `total - tax_free` contains `vat`.
-    `paid` and `refunded` are what was received for it and what went back; `payment` is its newest payment
-    at a gateway.
+    `paid` and `refunded` are what was received for it and what went back, `owed` how much of that has to be
+    paid anew; `payment` is its newest payment at a gateway.
     """
 
     order: str
@@ -86,6 +86,7 @@ class Order(Struct, frozen=True, gc=False):
     refunded: int = 0
     hold_expires_at: str | None = None
     payment: OrderPayment | None = None
+    owed: int = 0
 
 
 class OrderChange(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -105,6 +106,7 @@ class OrderChange(Struct, frozen=True, omit_defaults=True, gc=False):
     paid_lines: tuple[str, ...] = ()
     refunded: int = 0
     hold_expires_at: str | None = None
+    owed: int = 0
 
 
 Copy = TypeVar("Copy", bound=Order)
@@ -135,6 +137,7 @@ def changed(order: Copy, change: OrderChange) -> Copy:
             paid=order.paid + change.paid,
             paid_lines=order.paid_lines + change.paid_lines,
             refunded=order.refunded + change.refunded,
+            owed=order.owed + change.owed,
         )
     return _with_status(order, change) if change.status is not None else order
 

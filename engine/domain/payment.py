@@ -40,7 +40,7 @@ Verdict = Literal["APPROVED", "DECLINED", "UNKNOWN"]
 
 class Share(Struct, frozen=True, gc=False):
     """How much of a payment or refund is for which order, and its tax; `lines` are those that it pays for,
-    if it was split so.
+    if it was split so; `user` is the order's, who has to hear of refunds also when the order has left.
     """
 
     order: str
@@ -48,6 +48,7 @@ class Share(Struct, frozen=True, gc=False):
     lines: tuple[str, ...] = ()
     tax_free: int = 0
     vat: int = 0
+    user: str | None = None
 
 
 class Checkout(Struct, frozen=True, gc=False):
@@ -78,7 +79,7 @@ class Attempt(Struct, frozen=True, gc=False):
 class Refund(Struct, frozen=True, gc=False):
     """Money on its way back. `refund` is also its idempotency key at the gateway. `void`: a charge that no
     order stands behind is cancelled; it is not part of what was captured. `shares`: of a payment that has
-    shares, how much goes back for which order.
+    shares, how much goes back for which order. `owed`: the guest has to pay it anew, in another way.
     """
 
     refund: str
@@ -98,6 +99,7 @@ class Refund(Struct, frozen=True, gc=False):
     tries: int = 0
     next_try_at: str | None = None
     shares: tuple[Share, ...] = ()
+    owed: bool = False
 
 
 class Payment(Struct, frozen=True, gc=False):

@@ -96,7 +96,7 @@ def unpaid_at(
     open_, left = [], []
     for row in read_rows(connection, query.order_by(orders.placed_at, orders.number)):
         now = row if row["changed_at"] < end else _as_of(connection, row, end)
-        due = now["total"] - now["paid"] + now["refunded"]
+        due = now["total"] - now["paid"] + now["owed"]
         if now["status"] in DEAD or due <= 0 or now["placed_at"] is None:
             continue
         told = Due(now["order_id"], now["number"], now["table_id"], now["status"], now["total"], due)
@@ -125,6 +125,7 @@ def _as_of(connection: Connection, row: dict[str, Any], end: str) -> dict[str, A
                 "total": order.total,
                 "paid": order.paid,
                 "refunded": order.refunded,
+                "owed": order.owed,
                 "placed_at": order.placed_at,
                 "closed_at": order.closed_at,
             }

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from engine.config import hide_password
 from engine.errors import ConfigError
 from engine.history import tables
 from engine.history.rows import Counts, Rows
@@ -86,7 +87,7 @@ class Database:
     """An open database, or one that will be: nothing connects before the first call."""
 
     def __init__(self, url: URL) -> None:
-        self.shown = url.render_as_string(hide_password=True)
+        self.shown = hide_password(url.render_as_string(hide_password=True))
         try:
             self._engine = _make_engine(url)
         except (ImportError, NoSuchModuleError) as error:

@@ -37,6 +37,8 @@ BATCH_MAX = 512
 """Records in one transaction."""
 GATHER_S = 0.2
 """How long records are gathered before they are written, so that a transaction is worth its sync."""
+REST = 2.0
+"""Pause after a batch, in multiples of the time that it took: orders come first, and share this machine."""
 FORGET_EVERY_S = 600.0
 FORGET_MAX = 500
 """Events that one step deletes."""
@@ -198,6 +200,7 @@ class Keeper:
             for start in range(0, len(records), BATCH_MAX):
                 batch = records[start : start + BATCH_MAX]
                 self._host.metrics.history_batch.observe(len(batch))
+                started_s = trio.current_time()
                 try:
                     await self._write(batch)
                 except Moved:
@@ -205,6 +208,7 @@ class Keeper:
                 except Exception as error:  # noqa: BLE001 - the records are tried one by one
                     logger.warning("a batch of the history failed: %s", short(error))
                     await self._write_each(batch)
+                await trio.sleep(min(GATHER_S, REST * (trio.current_time() - started_s)))
 
     async def _write(self, records: Sequence[Committed]) -> None:
         """Write records but those that stand behind a parked one, and the place after all of them."""

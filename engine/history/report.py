@@ -7,6 +7,7 @@ What is open is told as it was when the day ended; what a gateway has not settle
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -114,10 +115,10 @@ def day_bounds(day: str, timezone: str, starts_at: str) -> tuple[str, str]:
         ConfigError: `day` is not as 2026-11-20.
     """
     try:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d", day, re.ASCII):
+            raise ValueError(day)
         begins = date.fromisoformat(day)
         follows = begins + timedelta(days=1)
-        if len(day) != 10:
-            raise ValueError
         clock, zone = time.fromisoformat(starts_at), ZoneInfo(timezone)
         first, last = (datetime.combine(on, clock, zone) for on in (begins, follows))
         return to_text(round(first.timestamp() * 1000)), to_text(round(last.timestamp() * 1000))

@@ -150,6 +150,7 @@ class Rows:
             "coupon": order.coupon,
             "paid": order.paid,
             "refunded": order.refunded,
+            "owed": order.owed,
             "placed_at": order.placed_at,
             "closed_at": order.closed_at,
             "reason": cut(order.reason or "", tables.LONG_CHARS),

@@ -96,6 +96,7 @@ orders = Table(
     _id("coupon", optional=True),
     _won("paid"),
     _won("refunded"),
+    _won("owed"),
     _time("placed_at"),
     _time("closed_at"),
     _words("reason", LONG_CHARS),

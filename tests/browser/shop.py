@@ -116,6 +116,16 @@ class Shop:
         )
         assert answer.status_code == 200, answer.text
 
+    def cancel_behind_its_back(self, gateway: str, charge: str, amount: int) -> None:
+        """Give back a part of a charge at the sandbox itself, so that the shop cannot give back all of it."""
+        parts = urlsplit(gateway)
+        answer = self._http.post(
+            f"{parts.scheme}://{parts.netloc}/v1/cancels",
+            json={"charge": charge, "amount": amount},
+            headers={"Authorization": f"Bearer {SANDBOX_KEY}", "Idempotency-Key": uuid.uuid4().hex},
+        )
+        assert answer.status_code == 200, answer.text
+
     def do(self, path: str, **fields: Any) -> dict[str, Any]:
         """Send a command as a service and return its result."""
         headers = {"Authorization": f"Bearer {self.token('service', store='demo')}"}

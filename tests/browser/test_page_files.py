@@ -13,7 +13,17 @@ def http(shop):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/board/demo", "/t/demo/3", "/u/kim", "/progress", "/board/nobody-made-this"]
+    "path",
+    [
+        "/",
+        "/board/demo",
+        "/t/demo/3",
+        "/u/kim",
+        "/progress",
+        "/ops",
+        "/pay/s1/p1?ref=x",
+        "/board/nobody-made-this",
+    ],
 )
 def test_pages_need_no_token_and_hold_nothing(http, path):
     """The file is the same for everyone: what it shows comes over the API, with a token."""

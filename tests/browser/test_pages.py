@@ -267,6 +267,6 @@ def test_a_customer_follows_notices_and_orders(context, shop):
     expect(page.locator(".rows")).to_contain_text("Your table is ready")
     lines = [{"product": "gimbap", "quantity": 2}]
     order = shop.do("stores/demo/create-order", user="mina", lines=lines)["order"]
-    expect(page.locator(".rows").last).to_contain_text("김밥 × 2")
+    expect(page.locator("article.order")).to_contain_text("김밥 × 2")
     shop.do("stores/demo/reject-order", order=order, reason="closing")
-    expect(page.locator(".rows").last).to_contain_text("We are closing")
+    expect(page.locator("article.order")).to_contain_text("We are closing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
@@ -281,3 +282,67 @@ def test_a_return_that_nobody_here_began(context, shop, cafe):
     page = context.new_page()
     page.goto(f"{shop.url}/pay/{cafe}/018f0000-0000-7000-8000-000000000000?ref=stolen")
     expect(page.get_by_role("heading", name="Whose payment is this?")).to_be_visible()
+
+
+def test_the_guest_chooses_where_there_is_more_than_one_way(guests, shop, cafe):
+    """What the server offers is asked for, and a way that is not there is refused in words."""
+    guest = sit(guests, shop, cafe, "8")
+    guest.route(
+        "**/v1/payments/methods", lambda route: route.fulfill(json={"methods": ["naverpay", "sandbox"]})
+    )
+    order(guest)
+    guest.locator("[data-act=pay]").click()
+    dialog = guest.get_by_role("dialog", name="How do you want to pay?")
+    expect(dialog.get_by_label("NaverPay")).to_be_checked()
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(guest.locator("[data-act=pay]")).to_be_enabled()
+    guest.locator("[data-act=pay]").click()
+    dialog.get_by_label("Sandbox").check()
+    dialog.get_by_role("button", name="Next").click()
+    guest.wait_for_url(re.compile(r"/pay/co_"))
+    say(guest)
+    expect(guest.locator(".stage-paid")).to_be_visible()
+
+
+def test_a_campaign_is_counted_down_and_opens_on_the_page(guests, shop):
+    """Until then the menu's price; from then on the lower one, with the other struck through."""
+    store = make_cafe(shop, "happy")
+    guest = sit(guests, shop, store, "1")
+    opens = datetime.now(UTC) + timedelta(seconds=6)
+    shop.do(
+        f"stores/{store}/schedule-campaign",
+        campaign="hour",
+        name="Happy hour",
+        opens_at=f"{opens:%Y-%m-%dT%H:%M:%S}Z",
+        prices=[{"product": "cake", "price": 5000}],
+    )
+    campaign = guest.locator(".campaign")
+    expect(campaign).to_contain_text("Opens in")
+    expect(campaign.locator("time")).to_have_text(re.compile(r"^00:0\d$"))
+    cake = guest.locator(".product", has_text="Cake")
+    expect(cake.locator(".price")).to_have_text("₩7,000")
+    expect(campaign).to_contain_text("On now")
+    expect(cake.locator(".was")).to_have_text("₩7,000")
+    order(guest)
+    expect(guest.locator("article.order .receipt-total").last).to_have_text("₩5,000")
+
+
+def test_the_table_hears_why_a_coupon_does_not_work(guests, shop, cafe):
+    """Somebody else at the table used it first: the cart comes back with the reason."""
+    guest = sit(guests, shop, cafe, "9")
+    add(guest, "cake")
+    guest.locator(".tab-cart").click()
+    guest.get_by_role("button", name="Take").click()
+    guest.get_by_role("button", name="Use").click()
+    expect(guest.get_by_role("button", name="Order, then pay ₩6,300")).to_be_enabled()
+    add_again = {"product": "cake", "quantity": 1}
+    blocked = re.compile("submit-cart")
+    guests.route(blocked, lambda route: route.abort())
+    guest.locator("[data-act=submit]").click()
+    shop.do(f"tables/{cafe}/9/submit-cart", coupon="hi")
+    shop.do(f"tables/{cafe}/9/add-to-cart", **add_again)
+    guests.unroute(blocked)
+    expect(guest.locator("#assertive")).to_contain_text("The coupon was used already", timeout=20_000)
+    guest.locator(".tab-cart").click()
+    expect(guest.locator(".coupon")).to_have_count(0)
+    expect(guest.get_by_role("button", name="Order, then pay ₩7,000")).to_be_enabled()

@@ -13,6 +13,34 @@ from tests.browser.test_paying import make_cafe, order, pay, say, sit
 
 pytestmark = pytest.mark.browser
 
+VOID = 523
+"""A tone (Hz) of the sound for what is taken back, and of no other."""
+HEAR = """() => {
+    window.played = [];
+    const start = OscillatorNode.prototype.start;
+    OscillatorNode.prototype.start = function (at) {
+        played.push(Math.round(this.frequency.value));
+        return start.call(this, at);
+    };
+}"""
+
+
+@pytest.fixture(scope="module")
+def bistro(shop: Shop) -> str:
+    """A shop where guests pay afterwards."""
+    store = make_cafe(shop, "bistro")
+    shop.do(f"stores/{store}/configure-store", name="Bistro", payment_mode="postpay")
+    shop.do(f"stores/{store}/put-product", product="steak", name="Steak", price=9000)
+    shop.do(f"stores/{store}/put-product", product="cola", name="Cola", price=2000)
+    shop.do(f"stores/{store}/put-product", product="soup", name="Soup", price=3500)
+    return store
+
+
+def eat(shop: Shop, store: str, table: str, *products: str) -> None:
+    """Order one piece of each product for a table."""
+    lines = [{"product": product, "quantity": 1} for product in products]
+    shop.do(f"stores/{store}/create-order", table=table, lines=lines)
+
 
 def open_bill(board: Page, table: str) -> Page:
     board.locator("[data-act=panel-tables]").click()
@@ -25,19 +53,19 @@ def choose(board: Page, value: str) -> None:
     board.locator(f"#bill-panel label:has(input[value={value}])").click()
 
 
-def test_a_bill_is_paid_by_items_and_then_the_rest_mixed(context, guests, shop: Shop):
+def test_a_bill_is_paid_by_items_and_then_the_rest_mixed(context, guests, shop: Shop, bistro: str):
     """Some items in cash, the rest in cash and by card: each screen follows to the won."""
-    shop.do("tables/demo/t1/open-table", guests=2)
-    shop.order("t1", "donkatsu", "cola")
-    shop.order("t1", "gimbap")
-    guest = open_page(guests, shop.table("t1"), PHONE)
+    shop.do(f"tables/{bistro}/t1/open-table", guests=2)
+    eat(shop, bistro, "t1", "steak", "cola")
+    eat(shop, bistro, "t1", "soup")
+    guest = open_page(guests, shop.table("t1", bistro), PHONE)
     guest.locator(".tab-orders").click()
-    board = open_bill(open_page(context, shop.board()), "t1")
+    board = open_bill(open_page(context, shop.board(store=bistro)), "t1")
     panel = board.locator("#bill-panel")
     expect(panel.locator(".receipt-total").last).to_have_text("₩14,500")
     choose(board, "lines")
-    panel.get_by_label("콜라 × 1").check()
-    panel.get_by_label("김밥 × 1").check()
+    panel.get_by_label("Cola × 1").check()
+    panel.get_by_label("Soup × 1").check()
     panel.get_by_role("button", name="Take ₩5,500 (Cash)").click()
     expect(panel.locator(".receipt-total").last).to_have_text("₩9,000")
     expect(panel.locator(".bill-line .good")).to_have_count(2)
@@ -51,7 +79,7 @@ def test_a_bill_is_paid_by_items_and_then_the_rest_mixed(context, guests, shop: 
     panel.get_by_role("button", name="Take ₩9,000 (Mixed)").click()
     expect(panel).to_contain_text("Everything is paid.")
     expect(guest.locator(".bill")).to_contain_text("Still to pay₩0")
-    paid = [p for p in shop.state()["payments"].values() if p["table"] == "t1"]
+    paid = [p for p in shop.state(f"stores/{bistro}")["payments"].values() if p["table"] == "t1"]
     assert sorted((p["method"], p["amount"]) for p in paid) == [
         ("card", 5000),
         ("cash", 4000),
@@ -59,11 +87,11 @@ def test_a_bill_is_paid_by_items_and_then_the_rest_mixed(context, guests, shop: 
     ]
 
 
-def test_an_amount_is_paid_and_a_new_order_is_not_paid_along(context, shop: Shop):
+def test_an_amount_is_paid_and_a_new_order_is_not_paid_along(context, shop: Shop, bistro: str):
     """What is taken is what the screen said."""
-    shop.do("tables/demo/t2/open-table", guests=2)
-    shop.order("t2", "donkatsu")
-    board = open_bill(open_page(context, shop.board()), "t2")
+    shop.do(f"tables/{bistro}/t2/open-table", guests=2)
+    eat(shop, bistro, "t2", "steak")
+    board = open_bill(open_page(context, shop.board(store=bistro)), "t2")
     panel = board.locator("#bill-panel")
     choose(board, "amount")
     panel.locator("input[name=amount]").fill("3000")
@@ -71,13 +99,17 @@ def test_an_amount_is_paid_and_a_new_order_is_not_paid_along(context, shop: Shop
     expect(panel.locator(".receipt-total").last).to_have_text("₩6,000")
     context.set_offline(True)
     panel.get_by_role("button", name="Take ₩6,000 (Cash)").click()
-    shop.order("t2", "cola")
+    eat(shop, bistro, "t2", "cola")
     context.set_offline(False)
     expect(panel.locator(".receipt-total").last).to_have_text("₩2,000", timeout=20_000)
     panel.locator("[data-act=close]").click()
     row = board.locator("#tables-panel li").filter(has=board.locator(".place:text-is('t2')"))
     expect(row).to_contain_text("₩2,000 to pay")
     expect(row.locator(".mark")).to_have_text("Partly paid")
+    row.get_by_role("button", name="Close table").click()
+    dialog = board.locator("dialog:not(.panel)")
+    expect(dialog).to_contain_text("₩2,000 is not paid yet!")
+    dialog.get_by_role("button", name="No").click()
 
 
 def test_money_goes_back_with_a_reason(context, guests, shop: Shop):
@@ -119,11 +151,11 @@ def refund(board: Page, amount: int, reason: str) -> None:
     sure.get_by_role("button", name="Refund").click()
 
 
-def test_staff_take_money_but_give_none_back(context, shop: Shop):
+def test_staff_take_money_but_give_none_back(context, shop: Shop, bistro: str):
     """Refunds are for owners."""
-    shop.do("tables/demo/t3/open-table", guests=1)
-    shop.order("t3", "cola")
-    board = open_page(context, shop.board("lee", role="staff"))
+    shop.do(f"tables/{bistro}/t3/open-table", guests=1)
+    eat(shop, bistro, "t3", "cola")
+    board = open_page(context, shop.board("lee", bistro, "staff"))
     open_bill(board, "t3").get_by_role("button", name="Take ₩2,000 (Cash)").click()
     panel = board.locator("#bill-panel")
     expect(panel).to_contain_text("Everything is paid.")
@@ -139,6 +171,8 @@ def test_a_cancelled_paid_order_is_told_to_the_kitchen(context, guests, shop: Sh
     """The guest cancels before anybody accepts: the money goes back, and the board hears of it."""
     cafe = make_cafe(shop, "gone")
     board = open_page(context, shop.board(store=cafe))
+    board.evaluate(HEAR)
+    board.get_by_role("button", name="sound on").click()
     guest = sit(guests, shop, cafe, "1")
     order(guest)
     pay(guest)
@@ -146,8 +180,40 @@ def test_a_cancelled_paid_order_is_told_to_the_kitchen(context, guests, shop: Sh
     guest.get_by_role("link", name="Back to the table").click()
     guest.locator(".tab-orders").click()
     expect(ticket(board, "1", "new")).to_be_visible()
+    assert VOID not in board.evaluate("played")
     guest.get_by_role("button", name="Cancel order").click()
     guest.get_by_role("dialog").get_by_role("button", name="Cancel order").click()
     expect(ticket(board, "1")).to_have_count(0)
     expect(board.locator("#polite")).to_contain_text("was cancelled")
+    board.wait_for_function(f"played.includes({VOID})")
     expect(guest.locator("article.is-cancelled .mark")).to_have_text("Refunded")
+
+
+def test_a_refund_that_the_gateway_refuses_is_given_back_by_hand(context, guests, shop: Shop):
+    """The failure is seen on the board and by the operators until somebody says how the money went back."""
+    cafe = make_cafe(shop, "hand")
+    guest = sit(guests, shop, cafe, "1")
+    order(guest)
+    gateway = pay(guest)
+    say(guest)
+    expect(guest.locator(".stage-paid")).to_be_visible()
+    (payment,) = shop.state(f"stores/{cafe}")["payments"].values()
+    shop.cancel_behind_its_back(gateway, payment["attempt"]["charge"], 1000)
+    board = open_page(context, shop.board(store=cafe))
+    board.keyboard.press("p")
+    refund(board, 7000, "It was a mistake")
+    line = board.locator(".refund-line")
+    expect(line).to_contain_text("refund failed")
+    ops = context.new_page()
+    ops.goto(shop.ops())
+    row = ops.locator(".card-refunds li")
+    expect(row).to_contain_text("₩7,000")
+    row.get_by_role("button", name="Given back by hand").click()
+    dialog = ops.get_by_role("dialog", name="Was ₩7,000 given back by hand?")
+    dialog.get_by_label("How do you know?").fill("In cash, by Kim")
+    dialog.get_by_role("button", name="Decide").click()
+    expect(row).to_have_count(0)
+    expect(line).to_contain_text("refunded")
+    guest.get_by_role("link", name="Back to the table").click()
+    guest.locator(".tab-orders").click()
+    expect(guest.locator("article.order .mark")).to_have_text("Refunded")

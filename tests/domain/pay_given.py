@@ -14,6 +14,7 @@ from engine.domain.store.holds import ConfirmStock
 from engine.domain.store.menu import PutProduct
 from engine.domain.store.orders import CreateOrder, Wish
 from engine.domain.store.payments import ApprovePayment, PreparePayment
+from engine.domain.store.reconciling import QUERIES_MAX
 from engine.domain.store.shop import ConfigureStore, OpenStore
 from engine.domain.store.tables import NoteTable
 from engine.errors import Rejected
@@ -83,8 +84,11 @@ class Cafe:
     def reviewed(self, *wishes: Wish, **fields: Any) -> tuple[str, str]:
         """Order and approve; the gateway never says anything, so a person has to look."""
         order, payment = self.requested(*wishes, **fields)
-        while self.state.payments[payment].status != "MANUAL_REVIEW":
+        for _ in range(2 * QUERIES_MAX):
+            if self.state.payments[payment].status == "MANUAL_REVIEW":
+                break
             assert self.wait(30), "nobody asks any more"
+        assert self.state.payments[payment].status == "MANUAL_REVIEW", "asked for ever"
         return order, payment
 
     def settle(self, payment: str, verdict: Any, **fields: Any) -> list[str]:

@@ -7,6 +7,7 @@ from engine.domain.store import closing
 from engine.domain.store.cancelling import CancelOrder
 from engine.domain.store.closing import ArchiveOrders, OrdersArchived
 from engine.domain.store.gateway import SettleRefund
+from engine.domain.store.holds import ConfirmStock
 from engine.domain.store.kitchen import MarkReady, MarkServed, RecallOrder
 from engine.domain.store.orders import Wish
 from engine.domain.store.refunds import RefundPayment
@@ -142,6 +143,24 @@ def test_only_so_many_payments_are_kept(monkeypatch):
     assert cafe.refused(RefundPayment(payments[0], 1, "x"), OWNER) == "unknown_payment"
 
 
+def test_declined_payments_do_not_push_out_paid_ones(monkeypatch):
+    """A guest can make any number of them; what was paid may have to go back."""
+    monkeypatch.setattr(closing, "KEPT_MAX", 4)
+    cafe = Cafe(cakes=None)
+    order, paid = cafe.paid()
+    serve(cafe, order)
+    cafe.wait(30)
+    for _ in range(5):
+        _, declined = cafe.requested()
+        cafe.settle(declined, "DECLINED")
+        cafe.wait(10)
+        cafe.wait(30)
+    assert paid in cafe.state.kept
+    assert len(cafe.state.kept) == 2
+    assert cafe.result(RefundPayment(paid, 1, "x"), OWNER)["status"] == "REQUESTED"
+    cafe.replay()
+
+
 def test_only_so_many_orders_stay(monkeypatch):
     """A table that nobody ever closes does not fill the memory."""
     monkeypatch.setattr(closing, "STAYING_MAX", 2)
@@ -167,4 +186,22 @@ def test_a_refund_in_doubt_outlives_its_order(monkeypatch):
     assert cafe.wait(29) == []
     assert cafe.wait(1) == ["OrdersArchived"]
     assert payment in cafe.state.kept
+    cafe.replay()
+
+
+def test_an_order_whose_stock_is_pinned_never_leaves(monkeypatch):
+    """Nobody could confirm or give back its stock any more, so it would be pinned for ever."""
+    monkeypatch.setattr(closing, "STAYING_MAX", 1)
+    cafe = Cafe()
+    orders = []
+    for _ in range(3):
+        order, _ = cafe.paid(confirmed=False)
+        serve(cafe, order)
+        orders.append(order)
+    assert list(cafe.state.staying) == orders
+    assert cafe.cakes() == (0, 0, 3)
+    for order in orders:
+        cafe.ask(ConfirmStock(order), INSIDE)
+    assert cafe.cakes() == (0, 0, 0)
+    assert not cafe.state.holds
     cafe.replay()

@@ -35,6 +35,8 @@ DEPTH = int(os.environ.get("DEPTH", "5"))
 STORE = "store:s1"
 GUEST, OWNER, INSIDE = "user:u1", "owner:kim", STORE
 PRICE = 900
+LATEST_MS = 14 * 24 * 3_600_000
+"""A gateway's answer comes within this time, or never: the shop remembers payments for longer."""
 BEYOND_MS = 1
 """After a deadline."""
 
@@ -68,6 +70,7 @@ class Step(NamedTuple):
     command: Any = None
     by: str = OWNER
     later_ms: int = 0
+    forbidden: bool = False
     charged: tuple[str, int] | None = None
     given: tuple[str, int] | None = None
 
@@ -112,6 +115,8 @@ def _steps(place: Place) -> Iterator[Step]:
     yield from _guests(place)
     yield from _clock(place)
     for number, (payment, attempt) in enumerate(place.attempts):
+        if place.now_ms > NOW_MS + LATEST_MS:
+            break
         yield from _verdicts(place, payment, attempt, number)
     for refund, payment, attempt, amount in place.refunds:
         if not place.given.get(refund):
@@ -128,6 +133,9 @@ def _steps(place: Place) -> Iterator[Step]:
 def _guests(place: Place) -> Iterator[Step]:
     yield Step("prepare", PreparePayment("o1", PRICE, "u1", "sandbox"), GUEST)
     yield Step("prepare otherwise", PreparePayment("o1", PRICE, "u1", "toss"), GUEST)
+    for amount, payer in ((PRICE - 1, "u1"), (PRICE, "u2")):
+        wrong = PreparePayment("o1", amount, payer, "sandbox")
+        yield Step("prepare wrongly", wrong, GUEST, forbidden=True)
     for number, payment in enumerate(place.payments[:2]):
         yield Step(f"approve {number}", ApprovePayment("o1", payment, f"ref-{number}"), GUEST)
         yield Step(f"query {number}", QueryPayment(payment))
@@ -188,6 +196,7 @@ def _take(place: Place, step: Step) -> Place:
     except Rejected:
         assert step.by != INSIDE, f"{place.path}: what the engine sends to itself is never refused"
         return place
+    assert not step.forbidden, f"{place.path}: this was not refused"
     ids = next(stream._ids) - 1
     records, confirm = list(place.records), list(place.to_confirm)
     payments, attempts, refunds = list(place.payments), list(place.attempts), list(place.refunds)
@@ -290,7 +299,13 @@ def _no_piece_astray(place: Place) -> None:
             assert (hold.attempt is not None) == paying, f"{name}: pinned {hold.attempt}, {newest}"
             if name == "o1":
                 assert hold.deadline_ms == NOW_MS + 600_000
+            if place.records[-1].type == "PaymentDeclined" and place.records[-1].time == to_text(
+                place.now_ms
+            ):
+                assert hold.deadline_ms > place.now_ms, f"{name} was declined too late and lives on"
         else:
+            pending = [pay.payment for pay in state.payments.values() if pay.order == name]
+            assert all(state.payments[pay].status != "PENDING" for pay in pending), f"{name} can be paid"
             unconfirmed = any(event.order == name for _, event in place.to_confirm)
             assert hold is None or unconfirmed, f"{name} is {order.status} and still has a hold"
 

@@ -77,6 +77,7 @@ def test_an_order_is_created_and_placed_in_one_go():
         "refunded": 0,
         "hold_expires_at": None,
         "payment": None,
+        "owed": 0,
     }
 
 

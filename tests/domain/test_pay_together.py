@@ -96,6 +96,27 @@ def test_a_table_closes_when_its_unpaid_orders_have_expired():
     assert world.ask(TABLE, CloseTable())
 
 
+def test_a_table_closes_over_a_payment_in_doubt():
+    """The next party need not wait for hours until the gateway or a person knows."""
+    world = cafe()
+    world.ask(TABLE, AddToCart("cake", 1), TABLE)
+    world.ask(TABLE, SubmitCart(), TABLE)
+    world.settle()
+    payment = world.result(
+        SHOP, PreparePayment("3-1", world[SHOP].state.orders["3-1"].total, "3", "sandbox"), TABLE
+    )
+    world.ask(SHOP, ApprovePayment("3-1", payment["payment"], "ref"), TABLE)
+    world.settle()
+    with pytest.raises(Rejected):
+        world.ask(TABLE, CloseTable())
+    attempt = world[SHOP].state.payments[payment["payment"]].attempt.attempt
+    world.ask(SHOP, SettleApproval(payment["payment"], attempt, "UNKNOWN"))
+    world.settle()
+    assert world.ask(TABLE, CloseTable())
+    world.settle()
+    assert world[SHOP].state.payments[payment["payment"]].status == "UNKNOWN"
+
+
 def test_what_follows_from_a_later_placing():
     """Copies first, and the shop's own stock last; nothing for an order that was placed as it was created."""
     sends = react(SHOP, OrderPlaced("o1", 1, NOW, "3", "u1"), "r1")

@@ -3,6 +3,8 @@
 import pytest
 
 from engine.domain.payment import Checkout, OrderPayment
+from engine.domain.store import payments
+from engine.domain.store.cancelling import CancelOrder
 from engine.domain.store.gateway import ApprovalRequested, NoteCheckout, PaymentPrepared
 from engine.domain.store.orders import CreateOrder, TakeCart, Wish
 from engine.domain.store.payments import ApprovePayment, PreparePayment
@@ -169,6 +171,17 @@ def test_guests_pay_only_what_they_ordered(fields, by):
     assert cafe.refused(prepare(payer=payer), by) == "forbidden"
     payment = cafe.prepare(order, by="staff:lee", payer=payer)
     assert cafe.refused(ApprovePayment(order, payment, "token"), by) == "forbidden"
+
+
+def test_an_order_of_no_table_is_not_that_of_a_table_named_so():
+    """Whatever a shop calls its tables."""
+    cafe = Cafe()
+    order = cafe.order(by="staff:lee")
+    payment = cafe.prepare(order, by="staff:lee", payer="lee")
+    named = "table:s1/None"
+    assert cafe.refused(prepare(payer="lee"), named) == "forbidden"
+    assert cafe.refused(ApprovePayment(order, payment, "token"), named) == "forbidden"
+    assert cafe.refused(CancelOrder(order, "x"), named) == "forbidden"
 
 
 @pytest.mark.parametrize("verdict", [None, "UNKNOWN"])
@@ -359,3 +372,15 @@ def test_a_table_pays_its_own_cart():
     cafe.approve("3-1", payment, by=TABLE)
     cafe.settle(payment, "APPROVED", amount=9000)
     assert cafe.status("3-1") == "PLACED"
+
+
+def test_a_guest_does_not_fill_the_shop_with_payments(monkeypatch):
+    """Who changes the method again and again has to order anew; the last one can still be paid."""
+    monkeypatch.setattr(payments, "PAYMENTS_MAX", 2)
+    cafe = Cafe()
+    order = cafe.order()
+    cafe.prepare(order)
+    last = cafe.prepare(order, "toss")
+    assert cafe.refused(prepare()) == "too_many_payments"
+    assert cafe.prepare(order, "toss") == last
+    cafe.approve(order, last)

@@ -328,3 +328,13 @@ def check_agreement(world, added):
     kept = [line for line in ordered + in_carts if line.startswith("t")]
     assert len(kept) == len(set(kept)), "a line is in two places"
     assert set(kept) | dropped == added
+
+
+def test_the_order_that_opens_a_table_is_its_partys():
+    """It is not older than the party, or the till would look for it on an earlier bill."""
+    world = open_shop()
+    world.ask(SHOP, create(table="7"))
+    (placed,) = world[SHOP].state.orders.values()
+    world.now_ms += 40
+    world.settle()
+    assert world[SHOP].state.tables["7"].opened_at == placed.placed_at

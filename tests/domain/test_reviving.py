@@ -1,10 +1,13 @@
 """Orders that had expired when their guest came back with a payment; coupons of orders that live and die."""
 
+import pytest
+
 from engine.domain.store.coupons import CreateCoupon, IssueCoupon
 from engine.domain.store.gateway import ApprovalRequested
 from engine.domain.store.menu import PutProduct, SetSoldOut
 from engine.domain.store.orders import CreateOrder, TakeCart, Wish
 from engine.domain.store.payments import ApprovePayment, PreparePayment
+from engine.domain.store.shop import CloseStore, PauseOrders
 from engine.domain.store.stock import StockChange
 from engine.domain.store.tables import NoteTable
 from engine.domain.times import to_text
@@ -52,6 +55,17 @@ def test_the_menu_hears_of_the_last_piece_that_came_back():
     """As with any order."""
     cafe, payment = expired(cakes=2)
     assert cafe.types(ApprovePayment("o1", payment, "token"))[-1] == "MenuAnnounced"
+
+
+@pytest.mark.parametrize("stops", [CloseStore(), PauseOrders("바빠요")])
+def test_an_expired_order_of_a_shop_that_takes_no_orders(stops):
+    """It would be a new one; those that still have their time are paid all the same."""
+    cafe, payment = expired()
+    order = cafe.order(by=OTHER)
+    later = cafe.prepare(order, by=OTHER)
+    cafe.ask(stops, "owner:kim")
+    assert cafe.refused(ApprovePayment("o1", payment, "token")) == "hold_expired"
+    assert cafe.approve(order, later, by=OTHER)
 
 
 def test_an_expired_order_whose_stock_is_gone():

@@ -199,11 +199,20 @@ def test_whose_bill_it_is():
     cafe.replay()
 
 
-def test_what_went_back_may_be_paid_anew():
+def test_a_gift_is_not_asked_back():
+    """An apology of the shop is not on the bill again."""
+    cafe = table([CAKE])
+    (payment,) = settle(cafe, "card")["payments"]
+    cafe.ask(RefundPayment(payment, 2000, "cold soup"), OWNER)
+    assert cafe.state.orders["o1"].refunded == 2000
+    assert cafe.refused(SettleTable("3", "cash"), STAFF) == "nothing_due"
+
+
+def test_what_went_back_is_paid_anew_when_it_is_owed():
     """The wrong card, say."""
     cafe = table([CAKE])
     (payment,) = settle(cafe, "card")["payments"]
-    cafe.ask(RefundPayment(payment, 9000, "x"), OWNER)
+    cafe.ask(RefundPayment(payment, 9000, "x", owed=True), OWNER)
     assert settle(cafe, "cash") == {"payments": ["id-3"], "paid": 9000, "remaining": 0}
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from engine.domain.store import repaying
 from engine.domain.store.cancelling import CancelLine, CancelOrder, RejectOrder
 from engine.domain.store.coupons import CreateCoupon, IssueCoupon
 from engine.domain.store.gateway import SettleRefund
@@ -9,6 +10,7 @@ from engine.domain.store.holds import ConfirmStock
 from engine.domain.store.kitchen import AcceptOrder, StartCooking
 from engine.domain.store.orders import Wish
 from engine.domain.store.refunds import RefundPayment
+from engine.domain.store.repaying import ResolveRefund
 from engine.domain.store.settling import SettleTable
 from tests.domain.pay_given import GUEST, OTHER, TABLE, Cafe
 
@@ -153,6 +155,16 @@ def test_a_bill_that_was_paid_in_part():
     assert (cafe.state.orders[order].paid, cafe.state.orders[order].refunded) == (6000, 6000)
 
 
+def test_guests_do_not_open_the_till():
+    """What was paid there goes back there: staff take the order back."""
+    cafe = Cafe(mode="postpay")
+    order = cafe.order(CAKE, by=TABLE)
+    cafe.ask(SettleTable("3", "cash"), OWNER)
+    assert cafe.refused(CancelOrder(order, "x"), TABLE) == "too_late"
+    cafe.ask(CancelOrder(order, "x"), OWNER)
+    assert cafe.state.orders[order].refunded == cafe.state.orders[order].paid > 0
+
+
 def test_a_free_order_gives_nothing_back():
     """Nobody has paid."""
     cafe = Cafe()
@@ -161,3 +173,27 @@ def test_a_free_order_gives_nothing_back():
     order = cafe.order(CAKE, coupon="all")
     assert cafe.types(CancelOrder(order, "x")) == ["OrderCancelled", "CouponReturned"]
     assert cafe.cakes() == (3, 0, 0)
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_paid_order_with_a_refund_in_review_is_cancelled(monkeypatch, done):
+    """The rest waits until a person has decided, as the gateway's books are in doubt, and then it goes; what
+    did not go back can be asked for again.
+    """
+    monkeypatch.setattr(repaying, "TRIES_MAX", 1)
+    cafe = Cafe()
+    order, payment = cafe.paid()
+    first = cafe.result(RefundPayment(payment, 3000, "sorry"), OWNER)["refund"]
+    cafe.ask(SettleRefund(payment, first, "UNKNOWN"), INSIDE)
+    assert cafe.types(CancelOrder(order, "x"), GUEST) == ["OrderCancelled", "RefundRequested"]
+    assert [each.status for each in cafe.state.payments[payment].refunds] == ["MANUAL_REVIEW", "QUEUED"]
+    assert cafe.wait(600) == [], "it stays, and so does its order"
+    assert cafe.status(order) == "CANCELLED"
+    sent = cafe.ask(ResolveRefund(payment, first, done, "seen"), OWNER)[-1]
+    assert (sent.amount, sent.remaining) == (6000, 6000 if done else 9000)
+    cafe.ask(SettleRefund(payment, sent.refund, "APPROVED"), INSIDE)
+    assert cafe.state.orders[order].refunded == (9000 if done else 6000)
+    if not done:
+        again = cafe.result(RefundPayment(payment, 3000, "again"), OWNER)
+        assert (again["status"], again["remaining"]) == ("REQUESTED", 0)
+    cafe.replay()

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine import open_node
 from engine.errors import ConfigError
 from engine.history.database import Database, database_url
+from engine.history.reading import Page, read_events
 from engine.history.rebuild import rebuild
+from engine.history.report import Report, day_of, make_report
 from engine.history.tables import metadata
 from engine.payments import Gateways
 from tests.engine.shop import OWNER, STORE, order, state_of
@@ -34,6 +37,9 @@ async def test_what_is_kept_is_what_is_rebuilt_and_it_sums_to_the_ledger(
         await node.ask(STORE, order(order="late"), by=OWNER)
         await settled(node)
         states = {stream[6:]: await state_of(node, stream) for stream in (STORE, "store:s2", PREPAID)}
+        assert node.history is not None
+        report = await node.history.query(lambda database: _report(database, node.clock.now_ms()))
+        page = await node.history.query(_page)
     kept = dump(live)
     assert [row[0] for row in kept["events"]] == list(range(1, len(kept["events"]) + 1))
     assert len(kept["events"]) > head
@@ -41,11 +47,39 @@ async def test_what_is_kept_is_what_is_rebuilt_and_it_sums_to_the_ledger(
     rebuilt = dump(again)
     for table, rows in kept.items():
         assert rebuilt[table] == rows, table
+    _check_report(report)
+    assert [msgspec.json.decode(body)["data"]["order"] for body in page.bodies] == ["p-a", "p-b"]
+    assert page.next is not None
     _check_ledger(kept, states)
     _check_entities(kept, states)
     assert len(kept["shipping"]) == 5
     assert [row[2:4] for row in kept["coupon_issue"]] == [("ten", "u1")]
     assert [row[1] for row in kept["campaigns"]] == ["happy"]
+
+
+def _report(database: Database, now_ms: int) -> Report:
+    with database.connect() as connection:
+        return make_report(connection, "s3", day_of(now_ms, "Asia/Seoul", "00:00"))
+
+
+def _page(database: Database) -> Page:
+    with database.connect() as connection:
+        return read_events(
+            connection, PREPAID, start="2020", end="9999", type_="OrderCreated", after=1, limit=2
+        )
+
+
+def _check_report(report: Report) -> None:
+    """Two orders were paid for, one of them less a coupon; one went back whole, of the other a part."""
+    assert (report.gross.amount, report.refunds.amount, report.net.amount) == (49_000, 32_777, 16_223)
+    for money in (report.gross, report.refunds, report.net):
+        assert money.amount == money.taxable + money.tax_free
+    assert [(method.method, method.net) for method in report.methods] == [("sandbox", 16_223)]
+    assert [(found.coupon, found.orders, found.amount) for found in report.discounts] == [("ten", 1, 1000)]
+    assert report.orders == {"placed": 2, "cancelled": 2, "expired": 0, "rejected": 0}
+    assert sorted(given.amount for given in report.given_back) == [7_777, 25_000]
+    assert {given.by for given in report.given_back} == {OWNER}
+    assert not report.unsettled
 
 
 def _check_ledger(kept: dict[str, Any], states: dict[str, Any]) -> None:
@@ -155,6 +189,14 @@ def test_where_it_is() -> None:
     for wrong in ("oracle://h", "nonsense", "://"):
         with pytest.raises(ConfigError):
             database_url(wrong, "shop")
+
+
+def test_no_password_is_shown() -> None:
+    """Wherever in the URL it stands."""
+    for db in ("postgresql://a:hush@h/d", "postgresql://h/d?user=a&password=hush", "mysql://h/d?passwd=hush"):
+        url = database_url(db, "")
+        assert url is not None
+        assert "hush" not in Database(url).shown
 
 
 def test_every_table_is_documented() -> None:

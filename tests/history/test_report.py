@@ -225,6 +225,6 @@ def test_a_day_is_where_the_shop_is() -> None:
         ("2026-11-20T20:00:00.000Z", "2026-11-21"),
     ):
         assert day_of(to_ms(moment), "Asia/Seoul", "05:00") == day
-    for wrong in ("", "today", "2026-13-01", "20261120", "9999-12-31"):
+    for wrong in ("", "today", "2026-13-01", "20261120", "2026-W47-5", "9999-12-31"):
         with pytest.raises(ConfigError, match="2026-11-20"):
             day_bounds(wrong, "Asia/Seoul", "00:00")

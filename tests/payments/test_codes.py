@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import httpx
+import pytest
+import trio
+import trio.testing
+
+from engine import Config
 from engine.payments import Approved, Declined, Unknown
 from engine.payments.contract import Links, order_id, read_order_id
-from engine.payments.http import Line
+from engine.payments.gateways import wants_sandbox
+from engine.payments.http import Line, Lost
+from engine.payments.kakaopay import KakaoPay
 from engine.payments.naverpay import NaverPay
+from engine.payments.sandbox import SandboxGateway
+from engine.payments.toss import Toss
 from tests.payments import events
 from tests.payments.player import Played
 from tests.payments.providers import FakeKakaoPay, FakeNaverPay, FakeToss
@@ -164,3 +174,55 @@ async def test_kakaopay_another_rest_than_ours_is_for_a_person() -> None:
         assert isinstance(result, Unknown)
         assert result.code == "rest_differs"
         assert on.provider.rest == 11_000
+
+
+ALREADY = {
+    "toss": httpx.Response(400, json={"code": "ALREADY_PROCESSED_PAYMENT"}),
+    "naverpay": httpx.Response(200, json={"code": "AlreadyComplete"}),
+    "kakaopay": httpx.Response(400, json={"error_code": -702}),
+    "sandbox": httpx.Response(409, json={"code": "already_processed"}),
+}
+
+
+@pytest.mark.parametrize("method", list(ALREADY))
+async def test_charged_already_and_then_away_is_a_doubt(
+    method: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The question could not be asked; but the request before it was sent, so this is no certain no."""
+    answers = [ALREADY[method]]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if not answers:
+            raise httpx.ConnectError("away", request=request)
+        played = answers.pop()
+        return httpx.Response(played.status_code, stream=httpx.ByteStream(played.content))
+
+    line = Line("http://gateway.example", {}, transport=httpx.MockTransport(answer))
+    links = Links("https://shop.example")
+    gateway = {
+        "toss": lambda: Toss(line, links),
+        "naverpay": lambda: NaverPay(line, links),
+        "kakaopay": lambda: KakaoPay(line, links, "TC0ONETIME"),
+        "sandbox": lambda: SandboxGateway(line, links),
+    }[method]()
+    with trio.fail_after(60), pytest.raises(Lost):
+        await gateway.approve(events.requested(method, checkout="T1"), events.STORE)
+    await gateway.aclose()
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"demo": True}, True),
+        ({"demo": False}, False),
+        ({"demo": True, "toss_secret_key": "x"}, False),
+        ({"demo": True, "kakaopay_secret_key": "x", "kakaopay_cid": "c"}, False),
+        ({"demo": True, "naverpay_client_id": "x", "naverpay_client_secret": "y"}, False),
+        ({"demo": False, "sandbox": "on"}, True),
+        ({"demo": True, "toss_secret_key": "x", "sandbox": "on"}, True),
+        ({"demo": True, "sandbox": "off"}, False),
+    ],
+)
+def test_nobody_pays_with_play_money_by_accident(settings: dict[str, Any], wanted: bool) -> None:
+    """`auto` is on only for a demo without a real gateway."""
+    assert wants_sandbox(Config(**settings)) is wanted

@@ -171,6 +171,24 @@ async def test_before_the_charge_nothing_is_final(make: type[Provider]) -> None:
 
 
 @every
+async def test_a_question_without_a_good_answer_is_a_doubt(make: type[Provider]) -> None:
+    """The charge may be there although nobody can say so just now."""
+    for played in (
+        Played(500, {"code": "internal"}),
+        Played(502, b"<html>bad gateway</html>"),
+        Played(200, b"[1]"),
+        Played(200, {}),
+    ):
+        async with stage(make) as on:
+            on.player.answer = lambda _, played=played: played  # type: ignore[misc]
+            try:
+                result = await on.query()
+            except Lost:
+                continue
+            assert isinstance(result, Unknown), (played, result)
+
+
+@every
 async def test_a_charge_of_another_order_is_never_ours(make: type[Provider]) -> None:
     """Whatever the guest brings: what was paid for another payment does not pay for this one."""
     other = f"{events.uuid(77)}_{STORE}"

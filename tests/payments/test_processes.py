@@ -105,6 +105,18 @@ def test_the_cafe_takes_payments_out_of_the_box(tmp_path: Path) -> None:
     assert not any("sandbox" in line for line in server.said)
 
 
+def test_a_pay_page_is_where_it_was_after_a_restart(tmp_path: Path) -> None:
+    """Guests who are on it while the shop is killed and comes back go on there."""
+    urls = []
+    for _ in range(2):
+        with serving(tmp_path) as server:
+            urls += re.findall(r"sandbox=(http\S+)", "\n".join(server.said))
+            assert httpx.get(urls[-1] + "/healthz", trust_env=False).status_code < 500
+            server.popen.kill()
+    assert len(urls) == 2
+    assert urls[0] == urls[1]
+
+
 def pay(http: httpx.Client) -> None:
     """Order and pay at the cafe as a guest of table 1."""
 

@@ -53,6 +53,8 @@ def test_shown_settings_hide_them() -> None:
         ({"ONDA_NAVERPAY_CLIENT_ID": "x"}, "naverpay_client_id needs naverpay_client_secret"),
         ({"ONDA_KAKAOPAY_SECRET_KEY": "kakao-secret-hushhush"}, "kakaopay_secret_key needs kakaopay_cid"),
         ({"ONDA_TOSS_URL": "toss-secret-hushhush"}, "toss_url must begin with https://"),
+        ({"ONDA_TOSS_URL": "http://api.tosspayments.com"}, "toss_url must begin with https://: our keys"),
+        ({"ONDA_NAVERPAY_URL": "http://127.0.0.1.evil.example"}, "naverpay_url must begin with https://"),
         ({"ONDA_SANDBOX": "maybe"}, "sandbox"),
         ({"ONDA_GATEWAY_TIMEOUT_S": "0"}, "gateway_timeout_s must be more than 0"),
     ],

@@ -15,13 +15,16 @@ import trio
 
 from engine import Node, open_node
 from engine.domain.contract import Command
+from engine.domain.coupon import Discount
 from engine.domain.store.cancelling import CancelLine, CancelOrder, RejectOrder
+from engine.domain.store.coupons import CreateCoupon, IssueCoupon
 from engine.domain.store.kitchen import AcceptOrder, MarkReady, MarkServed, StartCooking
 from engine.domain.store.menu import AdjustStock, PutProduct, SetSoldOut
 from engine.domain.store.orders import CreateOrder, Wish
 from engine.domain.store.payments import ApprovePayment, PreparePayment
 from engine.domain.store.reconciling import QueryPayment, ResolvePayment
 from engine.domain.store.refunds import RefundPayment
+from engine.domain.store.repaying import ResolveRefund
 from engine.domain.store.shop import ConfigureStore, OpenStore
 from engine.domain.table.sitting import OpenTable
 from engine.errors import Rejected, Unavailable
@@ -29,7 +32,7 @@ from engine.payments.gateways import open_gateways
 from tests.engine.shop import OWNER
 from tests.payments.direct import DirectTransport
 from tests.simulation.money_bank import KEY, URL, Bank
-from tests.simulation.money_wire import CALM, WEATHERS, Wire
+from tests.simulation.money_wire import CALM, OUTAGE, WEATHERS, Wire
 from tests.simulation.world import World
 
 SHOP = "store:s1"
@@ -39,6 +42,7 @@ HOLD_S = 600
 STOCK = 12
 JUMPS_MS = (61_000, 61_000, 61_000, 130_000, 130_000, 601_000, 16 * 60_000)
 """How far the clock jumps now and then."""
+OUTAGE_LOOKS = 60
 REST_MS = 5 * 60_000
 """How far the clock goes at each look while everything comes to rest."""
 
@@ -55,6 +59,9 @@ class MoneyWorld(World):
         self.settings = msgspec.structs.replace(
             self.settings,
             demo=False,
+            reaction_backoff_ms=50,
+            reaction_backoff_ms_max=1000,
+            checkpoint_s=chance.choice((0.5, 5.0, 3600.0)),
             sandbox="on",
             sandbox_url=URL,
             sandbox_key=KEY,
@@ -66,6 +73,7 @@ class MoneyWorld(World):
         self.orders: list[str] = []
         self.payments: list[str] = []
         self.told: list[tuple[str, str]] = []
+        self.rash: list[str] = []
 
     @asynccontextmanager
     async def open_node(self) -> AsyncIterator[Node]:
@@ -101,9 +109,9 @@ class MoneyWorld(World):
             case 8 | 9 | 10:
                 self.wire.weather = chance.choice(WEATHERS)
                 self.bank.change_mood()
-            case 11:
+            case 11 | 12:
                 clients.start_soon(self._review)
-            case 12 | 13 | 14 | 15 | 16 | 17:
+            case 13 | 14 | 15 | 16 | 17:
                 await trio.sleep(chance.random())
             case 18 | 19 | 20 | 21 | 22 | 23:
                 clients.start_soon(self._shop)
@@ -118,6 +126,8 @@ class MoneyWorld(World):
             PutProduct(product="ramen", name="라면", price=5000),
             PutProduct(product="cake", name="떡", price=900, stock=STOCK),
             PutProduct(product="milk", name="우유", price=1111, stock=STOCK, tax_free=True),
+            CreateCoupon(coupon="hello", name="환영", discount=900, stock=2),
+            CreateCoupon(coupon="again", name="또 오세요", discount=Discount(percent=10), stock=3),
             OpenStore(),
         ):
             await self._ask(SHOP, command, OWNER)
@@ -141,7 +151,8 @@ class MoneyWorld(World):
             case 4 | 5:
                 amount = chance.choice((1, 450, 900, 5000, 5900, chance.randint(1, 12_000)))
                 return SHOP, RefundPayment(payment=payment, amount=amount, reason="cold"), OWNER
-            case 6 | 7 | 8:
+            case 6 | 7 | 8:  # a webhook comes late, twice, or for nothing
+                payment = chance.choice([payment, *self.bank.hints[-1:]])
                 return SHOP, QueryPayment(payment=payment), "service:sandbox"
             case 9:
                 return SHOP, AcceptOrder(order=order), OWNER
@@ -163,8 +174,11 @@ class MoneyWorld(World):
         """Order, and try to pay: perhaps late, perhaps several times, perhaps not at all."""
         chance = self.chance
         by, payer = chance.choice(GUESTS)
-        made = await self._result(self._order(), by)
-        if made is None:
+        coupon = chance.choice((None, None, "hello", "again"))
+        if coupon is not None and by.startswith("user:"):
+            await self._result(IssueCoupon(coupon), by)
+        made = await self._result(self._order(coupon), by)
+        if made is None or made["total"] == 0:
             return
         order, total = made["order"], made["total"]
         self.orders.append(order)
@@ -183,15 +197,16 @@ class MoneyWorld(World):
             async with trio.open_nursery() as approving:
                 for _ in range(chance.choice((1, 1, 2, 3))):
                     approving.start_soon(self._approve, order, payment, ref, by)
+                if chance.random() < 0.3:
+                    approving.start_soon(self._pay_beside, order, total, payer, by)
             if await self._outcome(payment) != "DECLINED":
                 return
 
-    def _order(self) -> CreateOrder:
+    def _order(self, coupon: str | None) -> CreateOrder:
         chance = self.chance
         products = chance.choices(("cake", "cake", "ramen", "milk"), k=chance.choice((1, 1, 2)))
-        return CreateOrder(
-            lines=tuple(Wish(product=name, quantity=chance.choice((1, 1, 2))) for name in products)
-        )
+        wishes = [Wish(product=name, quantity=chance.choice((1, 1, 2))) for name in products]
+        return CreateOrder(lines=tuple(wishes), coupon=coupon)
 
     async def _tamper(self, order: str, total: int, payer: str) -> None:
         """Nobody pays another amount, or another's order."""
@@ -216,6 +231,15 @@ class MoneyWorld(World):
         if result is not None:
             self.told.append((payment, result["status"]))
 
+    async def _pay_beside(self, order: str, total: int, payer: str, by: str) -> None:
+        """The same guest, impatient, on another phone."""
+        prepared = await self._result(PreparePayment(order, total, payer, "sandbox"), by)
+        if prepared is not None:
+            self.payments.append(prepared["payment"])
+            ref = await self._page(prepared["payment"])
+            if ref is not None:
+                await self._approve(order, prepared["payment"], ref, by)
+
     async def _outcome(self, payment: str) -> str:
         """Return what a payment comes to within a while."""
         for _ in range(20):
@@ -227,14 +251,24 @@ class MoneyWorld(World):
 
     async def _review(self) -> None:
         """A person compares what is in doubt with the gateway's books, and says what they found."""
-        found = await self._examine(lambda state: list(state.payments.values()))
+        found = await self._examine(lambda state: [*state.payments.values(), *state.kept.values()])
         for payment in found:
-            if payment.status in ("UNKNOWN", "MANUAL_REVIEW") and not self.wire.behind:
-                attempt = payment.attempt
-                paid = self.bank.settled(attempt.attempt, attempt.ref, payment.amount)
-                if paid is not None:
-                    command = ResolvePayment(payment=payment.payment, paid=paid, reason="seen in their books")
+            if self.wire.behind:
+                return  # what is on its way can still arrive
+            if payment.status in ("UNKNOWN", "MANUAL_REVIEW"):
+                paid = self.bank.settled(payment.attempt.attempt, payment.attempt.ref, payment.amount)
+                if self.chance.random() < 0.35:
+                    self.rash.append(payment.payment)
+                    command = ResolvePayment(payment.payment, False, "they never pay")
                     await self._ask(SHOP, command, OWNER)
+                elif paid is not None:
+                    charge = self.bank.charge_of(payment.attempt.attempt)
+                    command = ResolvePayment(payment.payment, paid, "seen in their books", charge)
+                    await self._ask(SHOP, command, OWNER)
+            for refund in payment.refunds:
+                if refund.status == "MANUAL_REVIEW":
+                    done = self.bank.gave_back(refund.refund)
+                    await self._ask(SHOP, ResolveRefund(payment.payment, refund.refund, done, "seen"), OWNER)
 
     async def _result(self, command: Command, by: str) -> dict[str, Any] | None:
         answer = await self._ask(SHOP, command, by)
@@ -255,8 +289,15 @@ class MoneyWorld(World):
 
     async def _settle(self, clients: trio.Nursery, node: Node) -> None:
         """Let every hold, question and refund come to its end, with a gateway that works again."""
-        self.wire.weather = CALM
         self.bank.cheer_up()
+        if self.chance.random() < 0.2:
+            self.wire.weather = OUTAGE
+            for _ in range(OUTAGE_LOOKS):
+                self.clock.ms += REST_MS
+                await trio.sleep(1.5)
+        self.wire.weather = CALM
+        for payment in self.rash:  # the gateway's own hint, late
+            clients.start_soon(self._ask, SHOP, QueryPayment(payment=payment), "service:sandbox")
         while True:
             await super()._settle(clients, node)
             busy = await node.examine(SHOP, lambda state, _: _unsettled(state))
@@ -269,6 +310,9 @@ class MoneyWorld(World):
 def _unsettled(state: Any) -> bool:
     payments = [*state.payments.values(), *state.kept.values()]
     statuses = Counter(payment.status for payment in payments)
-    statuses.update(refund.status for payment in payments for refund in payment.refunds)
+    for payment in payments:
+        refunds = [refund.status for refund in payment.refunds]
+        if "MANUAL_REVIEW" not in refunds:  # those behind it wait for that person, too
+            statuses.update(refunds)
     held = any(hold.attempt is None for hold in state.holds.values())
     return held or any(statuses[name] for name in ("PENDING", "REQUESTED", "UNKNOWN", "QUEUED"))

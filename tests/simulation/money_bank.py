@@ -24,7 +24,7 @@ class Bank:
     """The gateway.
 
     Attributes:
-        hints: webhooks that the shop has not got yet, by payment.
+        hints: payments of which the gateway has hinted that there are news.
     """
 
     def __init__(self, clock: Clock, chance: random.Random) -> None:
@@ -59,6 +59,15 @@ class Bank:
             return True if charge.amount == self.ledger.rest(charge) == amount else None
         return None if self.ledger.authorisation(ref).state == "authorised" else False
 
+    def charge_of(self, attempt: str) -> str:
+        """Return the name of an attempt's charge, if there is one."""
+        charge = self.ledger.find_charge("attempt", attempt)
+        return charge.charge if charge is not None else ""
+
+    def gave_back(self, refund: str) -> bool:
+        """Return whether a refund is in these books."""
+        return any(cancel.refund == refund for cancel in self.ledger.cancels())
+
     def charges(self) -> list[Charge]:
         """Return the books."""
         return [
@@ -67,4 +76,4 @@ class Bank:
         ]
 
     def _hint(self, hook: Hook) -> None:
-        self.hints.append(hook.url)
+        self.hints.append(hook.url.rpartition("/")[2])

@@ -20,13 +20,15 @@ BAD = {
     "behind": 0.08,
     "twice": 0.1,
     "garbled": 0.05,
-    "proxy": 0.05,
+    "proxy": 0.04,
+    "spoilt": 0.05,
 }
 """How often what happens to a request: never arrives; its answer is lost; its answer comes too late; it
 arrives long after everybody has given up on it; it arrives twice; nobody can read the answer; somebody on
-the way answers.
+the way answers instead of the gateway, or in place of its answer.
 """
 DOWN = {"down": 0.9, "lost": 0.05}
+OUTAGE = {"down": 1.0}
 WEATHERS = (CALM, CALM, BAD, BAD, DOWN)
 
 
@@ -79,6 +81,8 @@ class Wire(httpx.AsyncBaseTransport):
         await trio.sleep(chance.random() / 20)
         if fault == "dropped":
             raise httpx.RemoteProtocolError("the connection was closed without an answer")
+        if fault == "spoilt":
+            return httpx.Response(500, stream=httpx.ByteStream(b'{"code": "internal"}'))
         if fault == "garbled":
             return httpx.Response(200, stream=httpx.ByteStream(b"{"))
         return response

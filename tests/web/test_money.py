@@ -70,12 +70,29 @@ def test_refunds_are_listed_when_they_are_stuck() -> None:
     assert found.counts["refunds_failed"] == 2
 
 
+def test_a_refund_that_failed_is_listed_when_its_order_has_left() -> None:
+    """Its money is still here; one that was made up for, or never failed, needs nobody."""
+    failed, done = a_refund("FAILED"), a_refund("DONE")
+    kept = {
+        "stuck": a_payment("stuck", refunds=(failed,)),
+        "void": a_payment("void", "DECLINED", refunds=(replace(failed, void=True),)),
+        "made-up": a_payment("made-up", refunds=(failed, done), refunded=7000),
+        "fine": a_payment("fine", refunds=(done,)),
+    }
+    found = findings("store:s1", State(kept=kept), 1)
+    assert [row["payment"] for row in found.refunds] == ["stuck", "void"]
+    assert found.counts["refunds_failed"] == 2
+    assert not any(found.counts[name] for name in ("paid_without_order", "refunded_too_much"))
+
+
 @pytest.mark.parametrize(
     ("payment", "order", "bad"),
     [
         (a_payment(), an_order(), 0),
         (a_payment(), an_order("CREATED"), 1),
         (a_payment(), an_order("EXPIRED"), 1),
+        (a_payment(), an_order("CANCELLED"), 1),
+        (a_payment(refunds=(a_refund("DONE"),)), an_order("CANCELLED"), 0),
         (a_payment(order="gone"), an_order(), 1),
         (a_payment(order="gone", refunds=(a_refund("REQUESTED"),)), an_order(), 0),
         (a_payment(status="UNKNOWN"), an_order("PENDING_PAYMENT"), 0),

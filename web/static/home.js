@@ -8,6 +8,9 @@ import { showLanguage, switchLanguage, t } from "./ui/i18n.js";
 
 const DEMO = "demo";
 const DEMO_TABLES = ["1", "2", "3", "4", "5", "6"];
+/** Where guests pay first. */
+const CAFE = "cafe";
+const CAFE_TABLES = ["1", "2"];
 const ID = "[A-Za-z0-9_.\\-]{1,64}";
 
 const app = /** @type {HTMLElement} */ (document.getElementById("app"));
@@ -46,18 +49,34 @@ function board() {
 }
 
 function tables() {
-  const link = (/** @type {string} */ table) =>
+  const links = (/** @type {string} */ store, /** @type {string[]} */ names, label = "") =>
     h(
-      "li",
-      null,
-      h("a", { class: "button", href: `/t/${DEMO}/${table}`, "aria-label": t("table-n", { table }) }, table),
+      "ul",
+      { class: "row", "aria-label": label || null },
+      label && h("li", { class: "hint" }, label),
+      names.map((table) =>
+        h(
+          "li",
+          null,
+          h(
+            "a",
+            {
+              class: "button",
+              href: `/t/${store}/${table}`,
+              "aria-label": `${label} ${t("table-n", { table })}`,
+            },
+            table,
+          ),
+        ),
+      ),
     );
   return h(
     "section",
     { class: "door" },
     icon("menu"),
     h("span", { class: "grow" }, h("b", null, t("home.tables")), h("small", null, t("home.tables-help"))),
-    h("ul", { class: "row" }, DEMO_TABLES.map(link)),
+    links(DEMO, DEMO_TABLES),
+    links(CAFE, CAFE_TABLES, t("home.cafe")),
     h("p", { class: "hint wide" }, icon("lock"), t("home.token-help")),
   );
 }
@@ -90,6 +109,7 @@ function footer() {
     "footer",
     { class: "row" },
     h("a", { href: "/docs" }, t("home.docs")),
+    h("a", { href: "/ops" }, t("home.ops")),
     h("a", { href: "/healthz" }, t("home.health")),
   );
 }

@@ -9,7 +9,7 @@ import { listenForToken, locked } from "./ui/connection.js";
 import { draw, drawer, h, icon, onAct } from "./ui/dom.js";
 import { refusalText, showLanguage, switchLanguage, t } from "./ui/i18n.js";
 import { takeToken } from "./ui/session.js";
-import { announce, confirm, prepareRegions, toast } from "./ui/speak.js";
+import { confirm, prepareRegions, toast } from "./ui/speak.js";
 
 const app = /** @type {HTMLElement} */ (document.getElementById("app"));
 const redraw = drawer(show);
@@ -30,10 +30,7 @@ const CHECKS = [
 function show() {
   document.title = t("ops.title");
   if (source.denied && source.heardAt === null) return draw(app, locked());
-  if (source.stale !== wasStale) {
-    wasStale = source.stale;
-    if (wasStale) announce(t("ops.stale"), true);
-  }
+  wasStale = source.stale;
   return draw(
     app,
     header(),

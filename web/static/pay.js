@@ -7,6 +7,7 @@
 
 import { open, QueueFull } from "./onda.js";
 import { noteTrip, payFlow, tripOf } from "./pay/flow.js";
+import { chooseMethod } from "./pay/methods.js";
 import { providerRef } from "./pay/returned.js";
 import { banner, chip, showConnection, tickChip } from "./ui/connection.js";
 import { draw, drawer, h, icon, onAct } from "./ui/dom.js";
@@ -171,9 +172,10 @@ function payAgain(mine) {
 prepareRegions();
 showLanguage();
 onAct(document, {
-  pay: () => {
+  pay: async () => {
+    const method = trip && (await chooseMethod(tokenOf(trip.page)));
     const mine = order();
-    if (trip && mine) flow?.start(store, mine, trip.payer, trip.method);
+    if (trip && mine && method) flow?.start(store, mine, trip.payer, method);
     redraw();
   },
   connection: () => client && void showConnection(client),

@@ -4,6 +4,7 @@
 
 import { open, QueueFull } from "./onda.js";
 import { payFlow } from "./pay/flow.js";
+import { chooseMethod } from "./pay/methods.js";
 import { callView, noteAnswer } from "./table/calls.js";
 import { cartView, linesToShow, sumOf } from "./table/cart.js";
 import { chosenCoupon } from "./table/coupons.js";
@@ -18,16 +19,15 @@ import { forget, pathParts, recall, remember, takeToken } from "./ui/session.js"
 import { confirm, prepareRegions, toast } from "./ui/speak.js";
 
 const MINUTE = 60_000;
-/** The gateway that guests pay with. */
-const METHOD = "sandbox";
 
 const [store, table] = pathParts();
 /** Where this tab remembers the chosen coupon. */
 const COUPON = `coupon|${store}/${table}`;
 const app = /** @type {HTMLElement} */ (document.getElementById("app"));
+const token = takeToken();
 const client = open({
   feed: `tables/${store}/${table}`,
-  token: takeToken(),
+  token,
   // Phones in pockets need no stream, and nobody means an order that is a quarter of an hour old.
   settings: { pauseHiddenMs: MINUTE, unsentAgeMs: 15 * MINUTE },
 });
@@ -238,9 +238,10 @@ onAct(document, {
     await askName(client);
     redraw();
   },
-  pay: (data) => {
+  pay: async (data) => {
+    const method = await chooseMethod(token);
     const order = client.state.orders?.[data.order];
-    if (order) flow.start(store, order, table, METHOD);
+    if (order && method) flow.start(store, order, table, method);
     redraw();
   },
   "cancel-order": async (data) => {

@@ -5,6 +5,7 @@
 import { open, QueueFull } from "./onda.js";
 import { payCard } from "./pay/card.js";
 import { payFlow } from "./pay/flow.js";
+import { chooseMethod } from "./pay/methods.js";
 import { discountText } from "./table/coupons.js";
 import { banner, chip, listenForToken, locked, showConnection, tickChip } from "./ui/connection.js";
 import { draw, drawer, h, icon, onAct } from "./ui/dom.js";
@@ -26,9 +27,8 @@ import { taskCards } from "./user/tasks.js";
 
 const [user] = pathParts();
 const app = /** @type {HTMLElement} */ (document.getElementById("app"));
-const client = open({ feed: `users/${user}`, token: takeToken(), settings: { pauseHiddenMs: 60_000 } });
-/** The gateway that guests pay with. */
-const METHOD = "sandbox";
+const token = takeToken();
+const client = open({ feed: `users/${user}`, token, settings: { pauseHiddenMs: 60_000 } });
 const redraw = drawer(show);
 const tasks = taskCards({ client, redraw });
 const flow = payFlow({
@@ -199,9 +199,10 @@ prepareRegions();
 showLanguage();
 listenForToken();
 onAct(document, {
-  pay: (data) => {
+  pay: async (data) => {
+    const method = await chooseMethod(token);
     const each = client.state.orders?.[data.order];
-    if (each) flow.start(each.store, each, user, METHOD);
+    if (each && method) flow.start(each.store, each, user, method);
     redraw();
   },
   "cancel-order": async (data) => {

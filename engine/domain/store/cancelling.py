@@ -26,7 +26,7 @@ from engine.domain.order import (
     OrderEvent,
     priced,
 )
-from engine.domain.payment import OPEN
+from engine.domain.payment import OPEN, TILL
 from engine.domain.store import coupons, holds, refunds, stock
 from engine.domain.store.closing import known_order, left_behind, settle
 from engine.domain.store.kitchen import OrderReady
@@ -122,7 +122,7 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
                 raise Rejected("wrong_status", f"Order {order.order} is {order.status}: cancel it instead")
             return _ended(state, order, OrderRejected, reason, context)
         case CancelOrder(reason=reason):
-            if not _may_cancel(order, context):
+            if not _may_cancel(state, order, context):
                 return []
             return _ended(state, order, OrderCancelled, reason, context)
         case CancelLine():
@@ -178,10 +178,11 @@ def _ended(
     ]
 
 
-def _may_cancel(order: Order, context: Context) -> bool:
+def _may_cancel(state: State, order: Order, context: Context) -> bool:
     """Whether there is something to cancel."""
     role, _, name = context.by.partition(":")
-    own = {"table": f"{context.stream[6:]}/{order.table}", "user": order.user}
+    table = None if order.table is None else f"{context.stream[6:]}/{order.table}"
+    own = {"table": table, "user": order.user}
     if own.get(role, name) != name:
         raise Rejected("forbidden", "Only an order of one's own can be cancelled")
     if order.status == CANCELLED:
@@ -190,9 +191,17 @@ def _may_cancel(order: Order, context: Context) -> bool:
         raise Rejected("wrong_status", f"Order {order.order} is {order.status} already")
     if role in ("table", "user") and order.status not in UNPAID | {PLACED}:
         raise Rejected("too_late", "The kitchen has this order already: please ask the staff")
+    if role in ("table", "user") and _paid_at_till(state, order):
+        raise Rejected("too_late", "This order was paid at the till: please ask the staff")
     if order.status == SERVED:
         raise Rejected("wrong_status", f"Order {order.order} is served: recall it first")
     return True
+
+
+def _paid_at_till(state: State, order: Order) -> bool:
+    """Whether somebody would have to open the till to give the money back."""
+    payments = (state.payments.get(name) for name in state.payments_of.get(order.order, ()))
+    return any(payment is not None and payment.provider == TILL for payment in payments)
 
 
 def _cancel_line(state: State, order: Order, command: CancelLine, context: Context) -> list[contract.Event]:

@@ -26,7 +26,7 @@ from engine.domain.order import (
     OrderEvent,
     changed,
 )
-from engine.domain.payment import DROPPED, GIVING_BACK, PENDING, Payment
+from engine.domain.payment import DECLINED, DROPPED, GIVING_BACK, PENDING, Payment
 from engine.domain.store import stock
 from engine.domain.store.state import State
 from engine.domain.times import to_ms
@@ -36,12 +36,15 @@ RECALL_MS = 30 * 60_000
 """How long a closed order can still be recalled, and a payment that came back is in view."""
 CLOSED_MAX = 200
 STAYING_MAX = 1_000
-"""Closed orders that stay for the sake of money; beyond that the oldest leave all the same."""
+"""Closed orders that stay for the sake of money; beyond that the oldest leave all the same, but those whose
+stock is still pinned: nobody else would confirm it."""
 ARCHIVED_MAX = 2_000
 """Ids of archived orders that are remembered, so that they are not used again."""
 KEPT_MS = 30 * 24 * 3_600_000
 """How long after its payment a payment can still be refunded."""
 KEPT_MAX = 5_000
+"""Payments that are kept out of sight. Those that were declined get half of the room at most: guests can make
+as many as they like, and must not push out what was paid and may have to go back."""
 AT_ONCE = 100
 """Payments that move on in one commit; more are due again at once."""
 
@@ -89,7 +92,7 @@ def evolve(state: State, event: Event) -> None:
     for name in event.payments:
         payment = state.payments.pop(name, None)
         state.kept_until.drop(name)
-        if payment is not None and payment.status not in (PENDING, DROPPED):
+        if payment is not None and _is_kept(state, payment):
             state.kept[name] = payment
             state.kept_until.set(name, to_ms(payment.paid_at or payment.created_at) + KEPT_MS)
     for name in (*event.forgotten, *islice(state.kept, max(0, len(state.kept) - KEPT_MAX))):
@@ -121,7 +124,8 @@ def left_behind(state: State, count: int = 1) -> list[contract.Event]:
     stayed = len(state.staying) + count - STAYING_MAX
     if over <= 0 and stayed <= 0:
         return []
-    gone = (*islice(state.closed, max(0, over)), *islice(state.staying, max(0, stayed)))
+    free = (name for name in state.staying if name not in state.holds)
+    gone = (*islice(state.closed, max(0, over)), *islice(free, max(0, stayed)))
     return [OrdersArchived(gone, _leaving_with(state, gone))] if gone else []
 
 
@@ -138,10 +142,10 @@ def known_order(state: State, name: str) -> Order:
 
 
 def due(order: Order) -> int:
-    """Return what has still to be paid at the till; what went back may be paid anew."""
+    """Return what has still to be paid at the till; what was given back is a gift unless it is owed."""
     if order.status in DEAD or order.status in UNPAID:
         return 0
-    return max(0, order.total - order.paid + order.refunded)
+    return max(0, order.total - order.paid + order.owed)
 
 
 def settle(state: State, event: OrderEvent, change: OrderChange) -> None:
@@ -210,8 +214,15 @@ def note_refund(state: State, payment: Payment, at: str) -> None:
         look_again(state, order)
     if payment.payment in state.payments:
         state.kept_until.drop(payment.payment)
-        if not is_giving_back(payment) and not any(order in state.orders for order in orders):
+        if not is_giving_back(payment) and not any(is_of(state, payment, order) for order in orders):
             state.kept_until.set(payment.payment, to_ms(at) + RECALL_MS)
+
+
+def is_of(state: State, payment: Payment, order: str) -> bool:
+    """Whether the payment is for the order that has this id now: others may take an id again that a guest
+    chose, once it is forgotten.
+    """
+    return payment.payment in state.payments_of.get(order, ())
 
 
 def orders_of(payment: Payment) -> tuple[str, ...]:
@@ -250,6 +261,13 @@ def _leaving_with(state: State, orders: tuple[str, ...]) -> tuple[str, ...]:
         if all(order in gone or order not in state.orders for order in orders_of(payment)):
             found.append(name)
     return tuple(found)
+
+
+def _is_kept(state: State, payment: Payment) -> bool:
+    """Whether somebody may want something of a payment that leaves the view."""
+    if payment.status == DECLINED and not payment.refunds:
+        return len(state.kept) < KEPT_MAX // 2
+    return payment.status not in (PENDING, DROPPED)
 
 
 def _off_the_bill(state: State, table: str, orders: Iterable[str]) -> None:

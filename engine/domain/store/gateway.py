@@ -59,7 +59,7 @@ class ApprovalRequested(OrderEvent, frozen=True, kw_only=True):
 
 
 class QueryRequested(contract.Event, frozen=True, kw_only=True):
-    """The gateway is asked what became of an attempt; `number` counts these questions from 1. `charge` is
+    """The gateway is asked what became of an attempt; `number` counts such questions, but hints. `charge` is
     the gateway's name of the charge, where it is known; `tax_free` how much of the amount should be free of
     tax.
     """

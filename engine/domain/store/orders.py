@@ -211,7 +211,7 @@ def touched(event: Event) -> list[tuple[str, str]]:
 def _create(
     state: State, command: CreateOrder, context: Context, table: str | None, user: str | None, sitting: int
 ) -> list[contract.Event]:
-    shop = _open_shop(state)
+    shop = open_shop(state)
     number = state.number + 1
     order = command.order
     if order is None:
@@ -282,8 +282,12 @@ def _for_whom(state: State, command: CreateOrder, context: Context) -> tuple[str
     return command.table, command.user
 
 
-def _open_shop(state: State) -> Shop:
-    """Return the shop if it takes orders."""
+def open_shop(state: State) -> Shop:
+    """Return the shop if it takes orders.
+
+    Raises:
+        Rejected: `store_closed`, `orders_paused`.
+    """
     shop = state.shop[SELF]
     if not shop.open:
         raise Rejected("store_closed", f"{shop.name} is closed: open the store to take orders")

@@ -41,6 +41,8 @@ from engine.errors import Rejected
 
 MARGIN_MS = 60_000
 """A guest needs this long at the gateway's page at least."""
+PAYMENTS_MAX = 50
+"""Payments that can be prepared for one order: each is kept as long as the order, and opens a page."""
 ORPHANED_MS = 15 * 60_000
 """After this an attempt without an answer is asked after: longer than any gateway's own window."""
 
@@ -104,7 +106,7 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
     Raises:
         Rejected: `unknown_order`, `unknown_payment`, `forbidden`, `already_paid`, `not_payable`,
             `hold_expired`, `hold_expiring`, `payer_mismatch`, `amount_mismatch`, `payment_in_progress`,
-            `payment_in_review`, `payment_replaced`.
+            `payment_in_review`, `payment_replaced`, `too_many_payments`.
     """
     match command:
         case PreparePayment():
@@ -205,6 +207,8 @@ def _prepared(state: State, command: PreparePayment, context: Context) -> list[c
     same = pending is not None and pending.method == command.method
     if pending is not None and same and pending.payment != command.instead_of:
         return []
+    if len(state.payments_of.get(order.order, ())) >= PAYMENTS_MAX:
+        raise Rejected("too_many_payments", "This order was begun to be paid too often: order again")
     return [
         PaymentPrepared(
             *(order.order, context.now, order.table, order.user),
@@ -314,7 +318,9 @@ def _check_own(table: str | None, user: str | None, context: Context) -> None:
     role, _, name = context.by.partition(":")
     if role == "user" and name != user:
         raise Rejected("forbidden", "Only an order of one's own can be paid")
-    if role == "table" and (user is not None or name != f"{context.stream[6:]}/{table}"):
+    if role != "table":
+        return
+    if table is None or user is not None or name != f"{context.stream[6:]}/{table}":
         raise Rejected("forbidden", "A table pays only what it has ordered itself")
 
 

@@ -132,20 +132,25 @@ def deadline(state: State) -> tuple[int, Command] | None:
 
 
 def _asked(payment: Payment, context: Context) -> list[contract.Event]:
-    """Return the question, unless one is under way or there is nothing to find out."""
+    """Return the question, unless one is under way or there is nothing to find out. Anybody can hint: such a
+    question does not count, or hints would hand the payment over to a person, and puts off none that does.
+    """
     attempt = payment.attempt
     if attempt is None or payment.status == PAID:
         return []
     if payment.status == DECLINED and attempt.status == SUCCEEDED:
         return []
-    under_way = attempt.querying and attempt.next_query_at is not None
-    if under_way and context.now_ms < to_ms(attempt.next_query_at or context.now):
+    again_ms = to_ms(attempt.next_query_at) if attempt.next_query_at is not None else 0
+    if again_ms <= context.now_ms:
+        again_ms = context.now_ms + wait_ms(max(attempt.queries, 1))
+    elif attempt.querying:
         return []
-    return [_query(payment, attempt, context)]
+    return [_query(payment, attempt, context, attempt.queries, again_ms)]
 
 
-def _query(payment: Payment, attempt: Attempt, context: Context) -> QueryRequested:
-    number = attempt.queries + 1
+def _query(
+    payment: Payment, attempt: Attempt, context: Context, number: int, again_ms: int
+) -> QueryRequested:
     return QueryRequested(
         order=payment.order or "",
         at=context.now,
@@ -159,7 +164,7 @@ def _query(payment: Payment, attempt: Attempt, context: Context) -> QueryRequest
         charge=attempt.charge,
         tax_free=payment.tax_free,
         number=number,
-        again_at=to_text(context.now_ms + wait_ms(number)),
+        again_at=to_text(again_ms),
     )
 
 
@@ -191,7 +196,9 @@ def _reconciled(state: State, context: Context) -> list[contract.Event]:
         if payment.status == REQUESTED:
             events.append(unknown(payment, attempt, context, "no_answer", "No answer came in time"))
         if attempt.queries < QUERIES_MAX:
-            events.append(_query(payment, attempt, context))
+            number = attempt.queries + 1
+            again_ms = context.now_ms + wait_ms(number)
+            events.append(_query(payment, attempt, context, number, again_ms))
             continue
         events.append(
             PaymentSentToReview(

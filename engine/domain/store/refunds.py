@@ -31,7 +31,7 @@ from engine.domain.payment import (
     Refund,
     Share,
 )
-from engine.domain.store.closing import note_refund, settle
+from engine.domain.store.closing import is_of, note_refund, settle
 from engine.domain.store.gateway import RefundSent
 from engine.domain.store.payments import ORPHANED_MS, find
 from engine.domain.store.splits import rest_of, share_of, spread, taxed
@@ -45,12 +45,15 @@ REFUNDS_MAX = 100
 
 
 class RefundPayment(contract.Command, frozen=True):
-    """Give back an `amount` of a `payment`, and say the `reason`."""
+    """Give back an `amount` of a `payment`, and say the `reason`; `owed`: the guest has to pay it anew at the
+    till, because it was paid in the wrong way.
+    """
 
     allowed: ClassVar = frozenset({"owner"})
     payment: Ref
     amount: Amount
     reason: Reason
+    owed: bool = False
 
 
 class RefundRequested(contract.Event, frozen=True, kw_only=True):
@@ -71,6 +74,7 @@ class RefundRequested(contract.Event, frozen=True, kw_only=True):
     void: bool = False
     charge: str = ""
     shares: tuple[Share, ...] = ()
+    owed: bool = False
 
 
 class RefundCompleted(contract.Event, frozen=True, kw_only=True):
@@ -90,14 +94,16 @@ class RefundCompleted(contract.Event, frozen=True, kw_only=True):
 
 
 class OrderRefunded(OrderEvent, frozen=True, kw_only=True):
-    """`amount` won that were paid for the order went back."""
+    """`amount` won that were paid for the order went back; `owed`: they have to be paid anew."""
 
     payment: str
     refund: str
     amount: int
+    owed: bool = False
 
     def change(self) -> OrderChange:
-        return OrderChange(self.order, self.at, refunded=self.amount)
+        owed = self.amount if self.owed else 0
+        return OrderChange(self.order, self.at, refunded=self.amount, owed=owed)
 
 
 Command = RefundPayment
@@ -120,14 +126,17 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
         raise Rejected("too_many_refunds", "This payment was refunded often enough: settle the rest in cash")
     shares = tuple(spread(payment, command.amount))
     parts = total(taxed(share) for share in shares)
-    return _begun(state, payment, parts, shares if payment.shares else (), command.reason, context)
+    shares = shares if payment.shares else ()
+    return _begun(state, payment, parts, shares, command.reason, context, owed=command.owed)
 
 
 def evolve(state: State, event: Event) -> None:
     """Note the refund with its payment, which comes back into view for it; tell the order."""
     match event:
         case OrderRefunded():
-            settle(state, event, event.change())
+            payment = find(state, event.payment)
+            if payment is not None and is_of(state, payment, event.order):
+                settle(state, event, event.change())
         case RefundRequested():
             payment = find(state, event.payment)
             if payment is not None:
@@ -245,10 +254,16 @@ def completed(
     if refund.void:
         return events
     alone = (Share(payment.order, refund.amount),) if payment.order is not None else ()
+    users = {share.order: share.user for share in payment.shares}
     for share in refund.shares or alone:
         order = state.orders.get(share.order)
-        people = (order.table, order.user) if order is not None else (payment.table, payment.user)
-        events.append(OrderRefunded(share.order, context.now, *people, **facts, amount=share.amount))
+        people = payment.table, users.get(share.order) or payment.user
+        if order is not None:  # if another one has its id by now, nobody's copy is of the one that was paid
+            people = (order.table, order.user) if is_of(state, payment, share.order) else (None, None)
+        back = OrderRefunded(
+            share.order, context.now, *people, **facts, amount=share.amount, owed=refund.owed
+        )
+        events.append(back)
     return [*events, *following(payment, refund, context, done=refund.amount)]
 
 
@@ -305,12 +320,19 @@ def find_refund(payment: Payment, name: str) -> Refund | None:
 
 
 def _begun(
-    state: State, payment: Payment, parts: Taxed, shares: tuple[Share, ...], reason: str, context: Context
+    state: State,
+    payment: Payment,
+    parts: Taxed,
+    shares: tuple[Share, ...],
+    reason: str,
+    context: Context,
+    *,
+    owed: bool = False,
 ) -> list[contract.Event]:
     """Return a refund and its first step: the till gives at once, a gateway when nothing else is under way
     there.
     """
-    asked = _request(payment, parts, reason, context, shares=shares)
+    asked = _request(payment, parts, reason, context, shares=shares, owed=owed)
     if payment.provider == TILL:
         refund = _refund_of(asked)
         return [asked, *completed(state, payment, refund, context)]
@@ -327,6 +349,7 @@ def _request(
     shares: tuple[Share, ...] = (),
     void: bool = False,
     charge: str = "",
+    owed: bool = False,
 ) -> RefundRequested:
     return RefundRequested(
         payment=payment.payment,
@@ -342,6 +365,7 @@ def _request(
         void=void,
         charge=charge,
         shares=shares,
+        owed=owed,
     )
 
 
@@ -359,4 +383,5 @@ def _refund_of(event: RefundRequested) -> Refund:
         event.void,
         event.charge,
         shares=event.shares,
+        owed=event.owed,
     )

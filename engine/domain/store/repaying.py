@@ -39,7 +39,7 @@ AT_ONCE = 50
 
 class ResolveRefund(contract.Command, frozen=True):
     """Decide on a `refund` of a `payment` that nobody else can tell about: whether it is `done`, and the
-    `reason`.
+    `reason`. One that failed is done once it was given back by hand.
     """
 
     allowed: ClassVar = frozenset({"owner"})
@@ -188,7 +188,8 @@ def _resolved(state: State, command: ResolveRefund, context: Context) -> list[co
         return []
     if refund.status in (QUEUED, REQUESTED, UNKNOWN):
         raise Rejected("refund_in_progress", "The gateway is still being asked: wait for its answer")
-    if refund.status != MANUAL_REVIEW:
+    by_hand = refund.status == FAILED and _fits(payment, refund)
+    if refund.status != MANUAL_REVIEW and not by_hand:
         raise Rejected("wrong_status", f"Refund {refund.refund} is {refund.status}: that is final")
     said = {"by": context.by, "reason": command.reason}
     if command.done:

@@ -10,6 +10,7 @@ from engine.domain.contract import Context
 from engine.domain.order import Order, priced
 from engine.domain.store import coupons, stock
 from engine.domain.store.holds import OrderRevived
+from engine.domain.store.orders import open_shop
 from engine.domain.store.state import State
 from engine.domain.store.stock import StockChange, further
 from engine.errors import Rejected
@@ -21,9 +22,10 @@ def revive(
     """Return how an expired order comes back with its newest payment, and the stock that it takes again.
 
     Raises:
-        Rejected: `hold_expired`: its stock, its coupon or its party is gone.
+        Rejected: `hold_expired`: its stock, its coupon or its party is gone, or the shop takes no orders.
     """
     try:
+        open_shop(state)
         _check_party(state, order)
         taken = stock.take(state, _demand(state, order), hold=True)
         coupon = _coupon(state, order, context)

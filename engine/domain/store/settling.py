@@ -275,7 +275,7 @@ def _payments(
             if amount < rest.amount:
                 waiting.append(_Item(order, rest - mine, lines))
                 lines = ()  # they are paid with the last part
-            taken.append((order, share_of(order.order, mine, lines)))
+            taken.append((order, share_of(order.order, mine, lines, order.user)))
         events.append(_settled(command, payment, part, tuple(share for _, share in taken), items, context))
         for order, share in taken:
             facts = (order.order, context.now, order.table, order.user)

@@ -11,9 +11,9 @@ def taxed(share: Share) -> Taxed:
     return Taxed(share.amount - share.tax_free, share.tax_free, share.vat)
 
 
-def share_of(order: str, part: Taxed, lines: tuple[str, ...] = ()) -> Share:
-    """Return what `part` of a payment or refund is for an order."""
-    return Share(order, part.amount, lines, part.tax_free, part.vat)
+def share_of(order: str, part: Taxed, lines: tuple[str, ...] = (), user: str | None = None) -> Share:
+    """Return what `part` of a payment or refund is for an order (of a `user`)."""
+    return Share(order, part.amount, lines, part.tax_free, part.vat, user)
 
 
 def shares_of(whole: Payment | Refund, order: str | None) -> tuple[Share, ...]:

@@ -150,7 +150,7 @@ def _received(state: State, order: Order, sitting: int, context: Context) -> lis
     if order.order in state.orders:
         return events
     if not is_open(state):
-        events.append(opened(state, None, context))
+        events.append(opened(state, None, context, order.placed_at))
     dropped: tuple[str, ...] = ()
     if len(state.orders) >= ORDERS_MAX:
         over = (old.order for old in state.orders.values() if old.status in CLOSED)

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from engine.domain import contract
 from engine.domain.contract import STAFF, Context
 from engine.domain.fields import Guests
-from engine.domain.order import CLOSED
+from engine.domain.order import CLOSED, UNPAID, Order
+from engine.domain.payment import MANUAL_REVIEW, UNKNOWN
 from engine.domain.table.state import SELF, Sitting, State, is_open, table_of
 from engine.errors import Rejected
 
@@ -72,7 +73,7 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
                 return []
             if state.sending:
                 raise Rejected("orders_open", "An order is on its way to the shop: wait for its answer")
-            unfinished = [order.order for order in state.orders.values() if order.status not in CLOSED]
+            unfinished = [order.order for order in state.orders.values() if _holds_open(order)]
             if unfinished:
                 raise Rejected("orders_open", f"Not served yet: {', '.join(unfinished)}")
             now = state.table[SELF]
@@ -83,8 +84,9 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
             assert_never(command)
 
 
-def opened(state: State, guests: int | None, context: Context) -> TableOpened:
-    """Return the opening of the next sitting.
+def opened(state: State, guests: int | None, context: Context, at: str | None = None) -> TableOpened:
+    """Return the opening of the next sitting: now, or `at` the time of the order that opens the table, which
+    is then not older than its party.
 
     Raises:
         Rejected: `table_id_too_long`.
@@ -93,7 +95,14 @@ def opened(state: State, guests: int | None, context: Context) -> TableOpened:
     if len(table) > TABLE_ID_MAX:
         raise Rejected("table_id_too_long", f"A table's id has {TABLE_ID_MAX} characters at most")
     last = state.table[SELF].sitting if state.table else 0
-    return TableOpened(store, table, last + 1, guests, context.now)
+    return TableOpened(store, table, last + 1, guests, at or context.now)
+
+
+def _holds_open(order: Order) -> bool:
+    """Whether the party waits for the order. Where nobody knows whether it was paid, that may take hours."""
+    if order.status in UNPAID and order.payment is not None:
+        return order.payment.status not in (UNKNOWN, MANUAL_REVIEW)
+    return order.status not in CLOSED
 
 
 def evolve(state: State, event: Event) -> None:

@@ -4,7 +4,7 @@
 
 import { h, icon } from "../ui/dom.js";
 import { age, elapsed, money, reasonText, t } from "../ui/i18n.js";
-import { due, mark, owed, UNPAID } from "../ui/money.js";
+import { due, mark, UNPAID } from "../ui/money.js";
 import { tableOrders } from "./bill.js";
 
 const DONE_SHOWN = 30;
@@ -55,11 +55,12 @@ function isPending(client, command, name) {
 }
 
 /** @param {import("../onda.js").Client} client @param {any} product */
-function product(client, { product: name, name: label, price, stock, sold_out: off }) {
+function product(client, { product: name, name: label, price, stock, sold_out: off, held = 0, pinned = 0 }) {
   const waiting = isPending(client, "set-sold-out", name);
   const counting = isPending(client, "adjust-stock", name);
   const left =
     stock === null ? t("menu.uncounted") : stock === 0 ? t("menu.none-left") : t("menu.left", { n: stock });
+  const kept = held + pinned > 0 && t("menu.kept", { n: held + pinned });
   const step = (/** @type {number} */ delta, /** @type {string} */ sign, /** @type {string} */ words) =>
     h(
       "button",
@@ -77,7 +78,12 @@ function product(client, { product: name, name: label, price, stock, sold_out: o
   return h(
     "li",
     { class: `row product-row${off || stock === 0 ? " off" : ""}`, key: name },
-    h("span", { class: "grow" }, h("b", null, label), h("small", null, `${money(price)} · ${left}`)),
+    h(
+      "span",
+      { class: "grow" },
+      h("b", null, label),
+      h("small", null, [money(price), left, kept].filter(Boolean).join(" · ")),
+    ),
     counting && icon("clock"),
     stock !== null && [
       step(-1, "minus", t("menu.less", { name: label })),
@@ -154,7 +160,7 @@ function tableRow(client, { table, guests, opened_at: since }) {
         "button",
         {
           type: "button",
-          class: orders.some((order) => owed(order) > 0) ? "primary" : "plain",
+          class: orders.some((order) => due(order) > 0) ? "primary" : "plain",
           "data-act": "bill",
           "data-table": table,
         },
@@ -179,7 +185,7 @@ function tableMark(orders, open, waiting) {
   if (orders.length === 0) return null;
   const sum = (/** @type {string} */ name) => orders.reduce((all, order) => all + (order[name] ?? 0), 0);
   const [paid, refunded] = [sum("paid"), sum("refunded")];
-  if (refunded > 0 && orders.every((order) => owed(order) === 0))
+  if (refunded > 0 && orders.every((order) => due(order) === 0))
     return mark({ status: "SERVED", total: paid, paid, refunded });
   return mark({ status: "SERVED", total: paid + open, paid });
 }

@@ -77,9 +77,9 @@ function row(board, payment) {
       h("b", null, money(payment.amount)),
       h("small", null, facts.filter(Boolean).join(" · ")),
       payment.status !== "PAID" && why && h("small", null, why),
+      paymentMark(payment),
       (payment.refunds ?? []).map((/** @type {any} */ each) => refundLine(board, payment, each)),
     ),
-    paymentMark(payment),
     buttons(board, payment),
   );
 }
@@ -99,7 +99,7 @@ function refundLine({ mayRefund }, payment, { refund, amount, status, reason, me
     icon(sign),
     h("span", null, text.filter(Boolean).join(" · ")),
     mayRefund &&
-      (status === "UNKNOWN" || status === "MANUAL_REVIEW") &&
+      ["MANUAL_REVIEW", "FAILED"].includes(status) &&
       h(
         "button",
         {
@@ -109,7 +109,7 @@ function refundLine({ mayRefund }, payment, { refund, amount, status, reason, me
           "data-payment": payment.payment,
           "data-refund": refund,
         },
-        t("do.resolve-refund"),
+        t(status === "FAILED" ? "decide.by-hand" : "do.resolve-refund"),
       ),
   );
 }
@@ -207,6 +207,8 @@ async function refundDialog(payment) {
         required: true,
       }),
       refundReason(),
+      payment.provider === "till" &&
+        h("label", { class: "check" }, h("input", { type: "checkbox", name: "owed" }), t("refund.owed")),
     ],
     buttons: [
       { value: "no", label: t("no"), kind: "quiet" },
@@ -217,6 +219,7 @@ async function refundDialog(payment) {
   if (value !== "yes") return null;
   const amount = Number(form.get("amount"));
   const reason = chosenReason(form);
+  const owed = form.get("owed") === "on";
   const sure = await ask({
     title: t("refund.sure", { amount: money(amount) }),
     body: [h("p", null, t("refund.sure-help")), h("p", null, h("b", null, reasonText(reason)))],
@@ -225,5 +228,5 @@ async function refundDialog(payment) {
       { value: "yes", label: t("do.refund-payment"), kind: "danger" },
     ],
   });
-  return sure.value === "yes" ? { amount, reason } : null;
+  return sure.value === "yes" ? { amount, reason, owed } : null;
 }

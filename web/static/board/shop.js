@@ -2,12 +2,17 @@
  * What staff can do to the shop itself: open, close, pause, sell out, count, and clear a table.
  */
 
-import { t } from "../ui/i18n.js";
+import { money, t } from "../ui/i18n.js";
+import { due } from "../ui/money.js";
 import { confirm } from "../ui/speak.js";
+import { tableOrders } from "./bill.js";
 import { pauseReason } from "./reasons.js";
 
-/** @param {{send: (command: string, body: any, feed?: string) => any, store: string}} board */
-export function shopActions({ send, store }) {
+/**
+ * @param {{send: (command: string, body: any, feed?: string) => any, store: string,
+ *   client: import("../onda.js").Client}} board
+ */
+export function shopActions({ send, store, client }) {
   return /** @type {Record<string, (data: any) => void>} */ ({
     "open-store": () => send("open-store", {}),
     "close-store": async () => {
@@ -23,9 +28,12 @@ export function shopActions({ send, store }) {
     "adjust-stock": ({ product, delta }) =>
       send("adjust-stock", { product, delta: Number(delta), reason: "counted" }),
     "close-table": async ({ table }) => {
+      const since = client.state.tables?.[table]?.opened_at ?? "";
+      const open = tableOrders(client, table, since).reduce((sum, order) => sum + due(order), 0);
+      const unpaid = open > 0 ? `${t("tables.close-unpaid", { amount: money(open) })} ` : "";
       const sure = await confirm(
         t("tables.close-title", { table }),
-        t("tables.close-help"),
+        unpaid + t("tables.close-help"),
         t("do.close-table"),
       );
       if (sure) send("close-table", {}, `tables/${store}/${table}`);

@@ -108,10 +108,10 @@ export function refundsList(source, busy) {
         h("small", { class: "id" }, row.refund),
       ),
       statusPill(row.status),
-      row.status !== "FAILED" &&
+      row.status !== "UNKNOWN" && // then the gateway is still being asked
         button(
           "decide-refund",
-          t("do.resolve-refund"),
+          t(row.status === "FAILED" ? "decide.by-hand" : "do.resolve-refund"),
           { refund: row.refund, store: row.store },
           busy.has(row.refund),
           "primary",

@@ -46,23 +46,25 @@ export async function decideDialog({ payment, amount, method }) {
 }
 
 /**
- * The same for a refund: whether the money went back.
- * @param {{refund: string, amount: number, method: string}} refund
+ * The same for a refund: whether the money went back. One that failed can only be given back by hand.
+ * @param {{refund: string, amount: number, method: string, status: string}} refund
  * @returns {Promise<{done: boolean, reason: string} | null>}
  */
-export async function decideRefundDialog({ refund, amount, method }) {
+export async function decideRefundDialog({ refund, amount, method, status }) {
+  const failed = status === "FAILED";
   const { value, form } = await ask({
-    title: t("decide.refund-title", { amount: money(amount) }),
+    title: t(failed ? "decide.by-hand-title" : "decide.refund-title", { amount: money(amount) }),
     body: [
-      h("p", null, t("decide.help", { method: t(`method.${method}`) })),
+      h("p", null, failed ? t("decide.by-hand-help") : t("decide.help", { method: t(`method.${method}`) })),
       h("p", { class: "hint" }, refund),
-      h(
-        "fieldset",
-        null,
-        h("legend", { class: "unseen" }, t("decide.refund-legend")),
-        choice("done", "yes", "check", t("decide.done")),
-        choice("done", "no", "cross", t("decide.not-done")),
-      ),
+      !failed &&
+        h(
+          "fieldset",
+          null,
+          h("legend", { class: "unseen" }, t("decide.refund-legend")),
+          choice("done", "yes", "check", t("decide.done")),
+          choice("done", "no", "cross", t("decide.not-done")),
+        ),
       h("label", { for: "decide-reason" }, t("decide.reason")),
       h("input", {
         id: "decide-reason",
@@ -78,7 +80,7 @@ export async function decideRefundDialog({ refund, amount, method }) {
     ],
   });
   if (value !== "yes") return null;
-  return { done: form.get("done") === "yes", reason: String(form.get("reason")).trim() };
+  return { done: failed || form.get("done") === "yes", reason: String(form.get("reason")).trim() };
 }
 
 /** @param {string} name @param {string} value @param {string} sign @param {string} text */

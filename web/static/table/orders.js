@@ -5,7 +5,7 @@
 import { h, icon } from "../ui/dom.js";
 import { payCard } from "../pay/card.js";
 import { money, reasonText, t } from "../ui/i18n.js";
-import { DEAD, owed, standing, UNPAID } from "../ui/money.js";
+import { DEAD, due, standing, UNPAID } from "../ui/money.js";
 import { announce, toast } from "../ui/speak.js";
 import { chosenNames } from "./menu.js";
 
@@ -52,7 +52,7 @@ function bill(orders) {
     h("span", null, t("t.bill")),
     h("b", null, money(total)),
     paid > 0 && row("t.bill-paid", paid),
-    paid > 0 && row("t.bill-due", sum(owed)),
+    paid > 0 && row("t.bill-due", sum(due)),
     h("small", null, t("t.vat")),
   );
 }

@@ -51,14 +51,9 @@ export function mark(order) {
   return h("span", { class: `pill mark mark-${state}` }, icon(SIGNS[state]), t(`pay.mark.${state}`));
 }
 
-/** What the till may take for an order: what went back may be paid anew. @param {any} order */
-export function due({ status, total, paid = 0, refunded = 0 }) {
-  return DEAD.includes(status) ? 0 : Math.max(0, total - paid + refunded);
-}
-
-/** What its guest still has to pay for an order: not what the shop gave back. @param {any} order */
-export function owed(order) {
-  return order.refunded > 0 && order.paid >= order.total ? 0 : due(order);
+/** What has still to be paid for an order: what went back is a gift unless it is owed. @param {any} order */
+export function due({ status, total, paid = 0, owed = 0 }) {
+  return DEAD.includes(status) ? 0 : Math.max(0, total - paid + owed);
 }
 
 /**
