@@ -1,6 +1,6 @@
 """The reaction that carries out orders asked for in a few words, step by step, while their user watches.
 
-    OrderRequested -> the task begins at 0 %
+    OrderRequested, published to `order-events-v2` -> the task begins at 0 %
         the shop takes orders and has the product  -> 25 %  주문 검증
         create-order takes the stock               -> 50 %  재고 확인
         the till takes the money                   -> 75 %  결제 처리
@@ -11,17 +11,22 @@ The order has the id of its task. What was done is read off the task and the ord
 an id made of the record's; so a record that is handled again goes on where it was, and its effect is once. A
 step that is refused ends the task where it is, with the reason; an order that was made by then is taken back.
 
-Where a wish comes from is the business of `wish_of` alone.
+Anybody who may publish can publish a wish; a record of the topic that is none is passed over, with a word in
+the log.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+
+import msgspec
 
 from engine.answers import Answer
 from engine.domain.contract import Command
+from engine.domain.fields import Id, Name, Quantity
 from engine.domain.order import CANCELLED, DEAD, EXPIRED, REJECTED, UNPAID, Order
 from engine.domain.store.cancelling import CancelOrder, OrderCancelled, OrderRejected
 from engine.domain.store.holds import OrderExpired
@@ -29,12 +34,17 @@ from engine.domain.store.orders import CreateOrder, OrderPlaced, Wish
 from engine.domain.store.settling import SettleOrder
 from engine.domain.store.state import SELF
 from engine.domain.store.state import State as Store
+from engine.domain.topic import Published
 from engine.domain.user.state import State as User
 from engine.domain.user.tasks import OVER, AdvanceTask, CompleteTask, FailTask, StartTask
-from engine.domain.user.wishes import OrderRequested, RequestOrder
 from engine.errors import IdempotencyMismatch, Rejected
 from engine.mailbox import Committed
+from engine.publishing import Message
 from engine.reactions import Reaction
+
+TOPIC = "order-events-v2"
+REQUESTED = "OrderRequested"
+"""Type of the records that are wishes."""
 
 STEPS = ("주문 검증", "재고 확인", "결제 처리", "완료")
 CHECKED, RESERVED, PAID, TOTAL = 1, 2, 3, 4
@@ -42,7 +52,8 @@ CHECKED, RESERVED, PAID, TOTAL = 1, 2, 3, 4
 BY = "service:progress"
 
 _ENDS: dict[type, str] = {OrderExpired: EXPIRED, OrderCancelled: CANCELLED, OrderRejected: REJECTED}
-TYPES = frozenset({"OrderRequested", "OrderPlaced", *(kind.__name__ for kind in _ENDS)})
+TYPES = frozenset({"Published", "OrderPlaced", *(kind.__name__ for kind in _ENDS)})
+_OURS = f"topic:{TOPIC}/"
 _TASK_LENGTH = 36
 """Of the ids that orders have from their tasks: other orders are passed over."""
 
@@ -61,15 +72,25 @@ _REASONS = {
 
 T = TypeVar("T")
 
+logger = logging.getLogger("onda.progress")
 
-class OrderWish(NamedTuple):
-    """What somebody wants, and as which task."""
 
-    user: str
-    task: str
-    store: str
-    product_name: str
-    quantity: int
+class OrderWish(msgspec.Struct, frozen=True):
+    """What somebody wants, and as which task: the data of a record. `product_name`: the name or the id."""
+
+    user: Id
+    task: Id
+    store: Id
+    product_name: Name
+    quantity: Quantity
+
+    def message(self) -> Message:
+        """Return what to publish; one task is accepted once, and a user's wishes stay in order."""
+        data = msgspec.structs.asdict(self)
+        return Message(data, key=self.user, type=REQUESTED, event_id=self.task)
+
+
+_decode_wish = msgspec.json.Decoder(OrderWish).decode
 
 
 class Host(Protocol):
@@ -89,15 +110,18 @@ class _Failed(Exception):
 def wish_of(record: Committed) -> OrderWish | None:
     """Return the wish that a record brings."""
     event = record.event
-    if isinstance(event, OrderRequested):
-        user = record.stream.partition(":")[2]
-        return OrderWish(user, event.task, event.store, event.product_name, event.quantity)
-    return None
+    if not isinstance(event, Published) or event.type != REQUESTED or not record.stream.startswith(_OURS):
+        return None
+    try:
+        return _decode_wish(event.data)
+    except msgspec.DecodeError as error:
+        logger.warning("%s %d is no wish: %s", record.stream, record.version, error)
+        return None
 
 
-def begin(task: str, wanted: OrderWish | RequestOrder) -> StartTask:
+def begin(wish: OrderWish) -> StartTask:
     """Return the command with which the task of a wish begins; sent again it changes nothing."""
-    return StartTask(TOTAL, task, f"{wanted.product_name} × {wanted.quantity}"[:200])
+    return StartTask(TOTAL, wish.task, f"{wish.product_name} × {wish.quantity}"[:200])
 
 
 class Progress:
@@ -123,7 +147,7 @@ class Progress:
 
     async def _carry_out(self, wish: OrderWish, record: Committed) -> None:
         report = _Report(self._host, wish.user, wish.task, record)
-        await report.start(begin(wish.task, wish))
+        await report.start(begin(wish))
         reached = await report.reached()
         if reached is None:
             return
@@ -254,9 +278,9 @@ def _look(store: Store, wish: OrderWish) -> tuple[str, str]:
 
 
 def _wants(record: Committed) -> bool:
-    if wish_of(record) is not None:
-        return True
     event: Any = record.event
+    if isinstance(event, Published):
+        return wish_of(record) is not None
     if isinstance(event, OrderPlaced) and event.at is None:
         return False  # paid afterwards: who made it goes on with it
     return event.user is not None and len(event.order) == _TASK_LENGTH

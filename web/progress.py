@@ -11,16 +11,17 @@ GET  monitor                      numbers for operators
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
+from uuid import UUID
 
 import msgspec
 
-from engine import codec, inspection
+from engine import inspection
 from engine.domain.times import to_text
 from engine.domain.user.state import State
-from engine.domain.user.wishes import RequestOrder
 from engine.errors import Rejected, Unavailable
-from engine.progress import BY, begin
+from engine.progress import BY, TOPIC, OrderWish, begin
 from engine.records import ID, stream_name
 from web.demo import STORE
 from web.messages import Headers, Problem, Request, Response, allow, json_response
@@ -30,9 +31,6 @@ from web.rights import may_read
 from web.site import Site
 from web.streaming import HEADERS, EventStream
 from web.tokens import Identity
-
-TOPIC = "order-events-v2"
-"""What the wishes for orders are published as."""
 
 _READ = ("GET", "HEAD")
 _NO_STORE: Headers = [("cache-control", "no-store")]
@@ -125,7 +123,11 @@ async def _subscribe(site: Site, who: Identity, request: Request, task: str | No
 
 
 async def _order(site: Site, who: Identity, request: Request) -> Response:
-    """Write the wish down; what becomes of it the task tells."""
+    """Publish the wish; what becomes of it the task tells.
+
+    With a key the task's id is made of it, so a repeat is the same task; another body is then refused by the
+    task itself, before anything is published.
+    """
     user = _user(who, request)
     key = request.headers.get("idempotency-key")
     if key is not None and not (0 < len(key) <= _KEY_CHARS_MAX and key.isascii() and key.isprintable()):
@@ -134,30 +136,42 @@ async def _order(site: Site, who: Identity, request: Request) -> Response:
     if not (quantity.isascii() and quantity.isdigit() and len(quantity) <= _QUANTITY_DIGITS_MAX):
         raise Problem("malformed", "`quantity` must be a whole number")
     store = request.field("storeId") or STORE
+    if not ID.match(store):
+        raise Problem("malformed", "`storeId` must be the id of a store")
+    task = site.node.clock.new_id() if key is None else _task_of(who, user, key)
     fields = {
+        "user": user,
+        "task": task,
         "store": store,
         "product_name": request.field("productName") or "",
         "quantity": int(quantity),
     }
-    if not ID.match(store):
-        raise Problem("malformed", "`storeId` must be the id of a store")
-    command = codec.decode_command("user", "request-order", msgspec.json.encode(fields))
-    assert isinstance(command, RequestOrder)
-    answer = await site.node.ask(_stream(user), command, by=who.by, id=key)
-    task: str = msgspec.json.decode(answer.result)["task"]
-    if not answer.replayed:
-        with suppress(Rejected, Unavailable):  # it is written down: who carries it out begins the task, too
-            await site.node.ask(_stream(user), begin(task, command), by=BY)
+    try:
+        wish = msgspec.convert(fields, OrderWish)
+    except msgspec.ValidationError as error:
+        raise Problem("malformed", str(error)) from error
+    if key is not None:
+        await site.node.ask(_stream(user), begin(wish), by=who.by, id=f"{store} {key}")
+    await site.node.publish(TOPIC, [wish.message()])
+    if key is None:
+        with suppress(Rejected, Unavailable):  # it is published: who carries it out begins the task, too
+            await site.node.ask(_stream(user), begin(wish), by=BY)
     body = {
         "taskId": task,
         "userId": user,
-        "storeId": command.store,
-        "productName": command.product_name,
-        "quantity": command.quantity,
+        "storeId": wish.store,
+        "productName": wish.product_name,
+        "quantity": wish.quantity,
         "status": "STARTED",
         "message": "주문이 접수되었습니다",
     }
     return _json(body, 202)
+
+
+def _task_of(who: Identity, user: str, key: str) -> str:
+    """Return the task that a caller's key stands for, as an id like all others."""
+    digest = hashlib.sha256("\n".join((who.by, user, key)).encode()).digest()
+    return str(UUID(bytes=digest[:16], version=5))
 
 
 async def _monitor(site: Site, who: Identity) -> dict[str, object]:

@@ -28,7 +28,7 @@ ROLES = {
     "owner staff user": "FollowStore UnfollowStore",
     "owner staff table user": "PreparePayment ApprovePayment CreateOrder CancelOrder IssueCoupon",
     "service": "Notify StartTask AdvanceTask CompleteTask FailTask CleanupTasks SendEvent",
-    "": "ReceiveEvent RequestOrder "
+    "": "ReceiveEvent "
     "ForgetTasks NoteVisit CountVisit MakeTopic Publish Join Renew Leave EndLeases Pull "
     "Ack Nack Park Seek Replay MissRecords "
     "SettleRefund RetryRefunds ExpireHolds ConfirmStock NoteCheckout SettleApproval ReconcilePayments "

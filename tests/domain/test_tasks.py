@@ -16,7 +16,6 @@ from engine.domain.user.tasks import (
     TasksForgotten,
     TaskStarted,
 )
-from engine.domain.user.wishes import OrderRequested, RequestOrder
 from tests.harness_domain import NOW, NOW_MS, Stream, check
 
 BY = "service:jobs"
@@ -51,9 +50,6 @@ BROKEN = TaskFailed("e4", "a", 1, 4, 25, NOW, "품절", "주문 검증")
         ([BEGUN, DONE], CleanupTasks(), [TasksForgotten(("a",), NOW)]),
         ([BEGUN, DONE], CleanupTasks(1), []),
         ([BEGUN, DONE], ForgetTasks(), []),
-        ([], RequestOrder("demo", "노트북", 1), [OrderRequested("id-1", "demo", "노트북", 1, NOW)]),
-        ([], RequestOrder("demo", "노트북", 1, "a"), [OrderRequested("a", "demo", "노트북", 1, NOW)]),
-        ([BEGUN], RequestOrder("demo", "노트북", 1, "a"), []),
     ],
 )
 def test_what_each_command_does(given, when, then):
@@ -102,7 +98,6 @@ def test_answers_say_where_the_task_is():
     assert stream.answer(CleanupTasks(), BY) == {"forgotten": 1}
     assert stream.answer(CleanupTasks(), BY) == {"forgotten": 0}
     assert stream.answer(StartTask(2), BY)["percentage"] == 0
-    assert stream.answer(RequestOrder("demo", "노트북", 1, "z"), BY) == {"task": "z"}
 
 
 def test_a_task_shows_its_newest_event_and_keeps_all():

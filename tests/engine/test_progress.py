@@ -6,7 +6,6 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import trio
 
@@ -16,9 +15,8 @@ from engine.domain.store.menu import PutProduct
 from engine.domain.store.orders import OrderCreated
 from engine.domain.store.settling import BillSettled, SettleOrder
 from engine.domain.store.shop import CloseStore, ConfigureStore, OpenStore, PauseOrders
-from engine.domain.user.wishes import RequestOrder
 from engine.errors import Rejected
-from engine.progress import Progress
+from engine.progress import TOPIC, OrderWish, Progress
 from tests.engine.shop import OWNER, STORE, config, state_of, wait_until
 
 USER = "user:u1"
@@ -31,8 +29,8 @@ async def open_shop(node: Node, mode: Any = "postpay", stock: int = 5) -> None:
 
 
 async def wish(node: Node, name: str = "노트북", quantity: int = 1, store: str = "s1") -> str:
-    answer = await node.ask(USER, RequestOrder(store, name, quantity), by=USER)
-    task: str = msgspec.json.decode(answer.result)["task"]
+    task = node.clock.new_id()
+    await node.publish(TOPIC, [OrderWish("u1", task, store, name, quantity).message()])
     return task
 
 

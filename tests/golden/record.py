@@ -35,7 +35,6 @@ from engine.domain.times import to_ms, to_text
 from engine.domain.user.messages import SendEvent
 from engine.domain.user.notices import Notify
 from engine.domain.user.tasks import AdvanceTask, CleanupTasks, CompleteTask, FailTask, StartTask
-from engine.domain.user.wishes import RequestOrder
 from tests.domain.shop_given import EXTRA, SIZE
 from tests.golden.giving_back import give_back, settle_bills
 from tests.golden.paying import pay_first
@@ -91,7 +90,6 @@ EVENING: list[tuple[str, Any]] = [
     (TABLE, CloseTable()),
     (USER, Notify("주문이 준비됐어요", "카운터로 와 주세요", "/u/u1")),
     (USER, SendEvent("snapshots.generated", {"snapshotCount": 2, "serverId": "onda-1"})),
-    (USER, RequestOrder("s1", "떡볶이", 2, "t1")),
     (USER, StartTask(4, "t1", "떡볶이 2", 3600)),
     (USER, AdvanceTask("t1", 1, "주문 검증")),
     (USER, CompleteTask("t1")),

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.domain import contract
 from engine.domain.contract import Context, by_type
-from engine.domain.user import coupons, messages, notices, orders, tasks, wishes
+from engine.domain.user import coupons, messages, notices, orders, tasks
 from engine.domain.user.state import COLLECTIONS, State
 
 __all__ = [
@@ -26,12 +26,10 @@ __all__ = [
     "touched",
 ]
 
-Command = (
-    notices.Command | orders.Command | coupons.Command | tasks.Command | wishes.Command | messages.Command
-)
-Event = notices.Event | orders.Event | coupons.Event | tasks.Event | wishes.Event | messages.Event
+Command = notices.Command | orders.Command | coupons.Command | tasks.Command | messages.Command
+Event = notices.Event | orders.Event | coupons.Event | tasks.Event | messages.Event
 
-_CONCEPTS = (notices, orders, coupons, tasks, wishes, messages)
+_CONCEPTS = (notices, orders, coupons, tasks, messages)
 _DECIDE = by_type(_CONCEPTS, "Command", "decide")
 _EVOLVE = by_type(_CONCEPTS, "Event", "evolve")
 _TOUCHED = by_type(_CONCEPTS, "Event", "touched")
@@ -62,8 +60,6 @@ def answer(state: State, command: Command, events: list[contract.Event]) -> dict
     """Return the command's `result`, after `evolve`."""
     if isinstance(command, tasks.Command):
         return tasks.answer(state, command, events)
-    if isinstance(command, wishes.Command):
-        return wishes.answer(state, command, events)
     match events:
         case [notices.NoticeAdded(notice=name)]:
             return {"notice": name}
