@@ -57,6 +57,9 @@ def read_chunk(disk: Disk, stretch: Stretch, after: int, bytes_max: int) -> Chun
                 start = offset
                 wanted = max(bytes_max, MARK_EVERY_BYTES, size or 0) + MARK_EVERY_BYTES
                 data = read_all(disk, file, min(wanted, stretch.end - start), start)
+                size = _frame_bytes(data, 0, stretch.align)
+                if size is not None and size > len(data):  # only now its header tells how large it is
+                    data = read_all(disk, file, min(size, stretch.end - start), start)
             frame = frames.parse_frame(data, offset - start, stretch.end - start, stretch.align, chain)
             if not isinstance(frame, Frame):
                 raise _damaged(stretch, offset, frame, chain.position)

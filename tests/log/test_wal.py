@@ -308,3 +308,16 @@ async def test_numbers_that_are_too_large_for_the_format_are_refused(disk: Simul
             with pytest.raises(ValueError, match="version"):
                 await wal.append([entry])
         assert await wal.append(entries("store:s1", 1, [10])) == 1
+
+
+@pytest.mark.parametrize("bytes_max", [1, 1 << 20])
+async def test_frames_larger_than_one_read_are_read(tmp_path: pathlib.Path, bytes_max: int) -> None:
+    """Several MB in one batch, as when all of a busy evening writes at once: not taken for damage."""
+    async with open_wal(str(tmp_path)) as wal:
+        sizes = [3 << 20, 2 << 20, 100, 3 << 20]
+        for version, size in enumerate(sizes, 1):
+            await wal.append(entries("store:s1", version, [size]))
+        found: list[int] = []
+        while len(found) < len(sizes):
+            found += [len(entry.body) for _, entry in await wal.read(len(found), bytes_max)]
+        assert [size >= wanted for size, wanted in zip(found, sizes, strict=True)] == [True] * 4
