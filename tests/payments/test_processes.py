@@ -96,7 +96,7 @@ def test_the_cafe_takes_payments_out_of_the_box(tmp_path: Path) -> None:
         assert server.stop() == 0
     assert any("no real money moves" in line for line in server.said)
     links = [line.split("http")[0].strip() for line in server.said if "?token=" in line]
-    assert links == ["owner", "table 1", "customer", "cafe owner", "cafe table"]
+    assert links == ["owner", "table 1", "customer", "progress", "cafe owner", "cafe table"]
     ledger = Ledger(str(tmp_path / "sandbox.db"), lambda: 0)
     assert ledger.balance() == 8800  # a latte and a scone
     ledger.close()
