@@ -127,7 +127,8 @@ class FakeOnda:
             version = self._known(asked.get("after"))
             if version is None:
                 raise NotImplementedError("this client syncs before it streams")
-            await stream.send_all(f"id: {self.cursor(version)}\n\n".encode())
+            async with self._sending:
+                await stream.send_all(f"id: {self.cursor(version)}\n\n".encode())
             while True:
                 for envelope in self.events[version:]:
                     if envelope["version"] not in self.skip:
