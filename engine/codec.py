@@ -14,6 +14,7 @@ import msgspec
 
 from engine.domain import DOMAINS
 from engine.domain.contract import Command, Domain, Event, members
+from engine.domain.nesting import DEPTH_MAX, is_too_deep
 from engine.errors import ConfigError, Malformed
 
 encode = msgspec.json.Encoder().encode
@@ -133,12 +134,15 @@ def decode_command(kind: str, name: str, body: bytes) -> Command:
     """
     try:
         decoded: Command = _COMMAND_DECODERS[kind][name].decode(body or b"{}")
+        deep = body.count(b"[") + body.count(b"{") > DEPTH_MAX and is_too_deep(msgspec.json.decode(body))
     except msgspec.DecodeError as error:
         raise Malformed(str(error)) from None
     except UnicodeDecodeError:
         raise Malformed("the body is not UTF-8") from None
     except RecursionError:
-        raise Malformed("the body is nested too deeply") from None
+        deep = True
+    if deep:
+        raise Malformed("the body is nested too deeply")
     return decoded
 
 

@@ -146,9 +146,12 @@ async def test_malformed_messages_are_dropped_without_harm(server: RedisServer) 
         async with listening(http, "/events/sse") as events:
             for bad in BAD:
                 assert await server.publish(bad) == 1
+            deep = b"[" * 900 + b"]" * 900
+            await server.publish(b'{"userId":"123","eventType":"a","data":{"a":%s}}' % deep)
             await server.publish(message(2, 123))  # numbers are users, too
             assert (await events.message())["n"] == 2
         assert received(site, "malformed") == len(BAD)
+        assert received(site, "refused") == 1
 
 
 async def test_messages_of_more_than_a_megabyte_are_dropped_without_harm(server: RedisServer) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from engine import Cursor
@@ -173,3 +175,18 @@ async def test_programs_send_events_over_http() -> None:
             assert (await events.message())["accountId"] == 1
             assert (await events.message())["n"] == 2
         assert (await own.post("/v1/users/u1/send-event", json=body)).status_code == 403
+
+
+async def test_no_event_keeps_the_server_from_starting(tmp_path: Path) -> None:
+    """What is nested so deeply that only some readers could take it is refused before it is written."""
+    codes = set()
+    async with running(open=True, data=str(tmp_path)) as site, site.client() as http:
+        for depth in range(40, 1000, 20):
+            body = b'{"event_type":"deep","data":{"a":%s%s}}' % (b"[" * depth, b"]" * depth)
+            answer = await http.post(
+                "/v1/users/u1/send-event", content=body, headers={"content-type": "application/json"}
+            )
+            codes.add((depth > 60, answer.status_code))
+    assert codes == {(False, 200), (True, 400)}
+    async with running(open=True, data=str(tmp_path)) as site:
+        assert (await site.node.read("user:u1")).version == 2
