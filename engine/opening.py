@@ -91,8 +91,8 @@ async def open_node(
                 history = _open_history(config, stack, node)
                 flow = [Follow(node).reaction, calls.reaction, Progress(node).reaction]
                 flow += [node.tasks.reaction, customers.reaction, *relays, *reactions]
-                flow += plugin_reactions(plugins, node)
                 flow += [shared.reaction] if shared is not None else []
+                flow += plugin_reactions(plugins, node, {one.name for one in flow})
                 await node.start(nursery, flow, history)
                 if shared is not None:
                     node.start_soon(shared.run)
