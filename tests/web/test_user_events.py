@@ -57,6 +57,15 @@ async def test_types_are_filtered_on_the_server() -> None:
             assert [(await events.message())["n"] for _ in range(2)] == [2, 4]
 
 
+async def test_data_cannot_pass_for_another_type() -> None:
+    """Who asked for some types gets no other, whatever a publisher writes into the data."""
+    async with running(open=True) as site, site.client() as http:
+        async with listening(http, "/events/sse?types=a.b") as events:
+            await site.node.ask("user:123", SendEvent("a.b", {"eventType": "account.closed", "n": 1}))
+            told = await events.message()
+            assert (told["eventType"], told["n"]) == ("a.b", 1)
+
+
 async def test_each_user_has_their_own() -> None:
     """Nobody sees what is another's."""
     async with running(open=True) as site, site.client() as http:
