@@ -5,9 +5,11 @@
     ├─ Malformed(field)        the command's bytes or fields do not fit its type
     ├─ IdempotencyMismatch     the command's id was used before with another body
     ├─ Conflict                the stream has moved on since the append was decided
+    │  └─ Forked               what it was decided on is not in the log any more: forget it, read again
     ├─ Unavailable             nothing happened; try again later
     │  ├─ Overloaded           a mailbox or queue is full
     │  ├─ ReadOnly             the disk is full: reads work, appends come back with space
+    │  ├─ LogAway              the shared log does not answer, or takes nothing just now
     │  ├─ Stopping             the node is draining
     │  └─ Unreachable          a target outside does not take what is sent to it just now
     ├─ Undelivered             a target outside does not want what was sent to it
@@ -68,9 +70,27 @@ class IdempotencyMismatch(OndaError):
 
 
 class Conflict(OndaError):
-    """The stream has moved on since this was decided."""
+    """The stream has moved on since this was decided.
+
+    Args:
+        version: the stream's last version, if the log could say.
+        id: and that record's id.
+    """
 
     code = "conflict"
+
+    def __init__(self, detail: str = "", version: int | None = None, id: str = "") -> None:
+        super().__init__(detail)
+        self.version = version
+        self.id = id
+
+
+class Forked(Conflict):
+    """What this was decided on is not in the log any more.
+
+    Unlike a plain `Conflict`, catching up is not enough: acknowledged records were lost, or may have been,
+    and a new epoch begins.
+    """
 
 
 class Unavailable(OndaError):
@@ -91,6 +111,13 @@ class ReadOnly(Unavailable):
 
     code = "read_only"
     retry_after_s = 5
+
+
+class LogAway(Unavailable):
+    """The log cannot be reached just now; try again in a moment."""
+
+    code = "log_unavailable"
+    retry_after_s = 2
 
 
 class Stopping(Unavailable):

@@ -1,16 +1,45 @@
 """The log: durable append and read of entries, bytes only; it knows no domain type.
 
-Two logs keep this contract, and `tests/log/test_contract.py` runs over both: `wal.py` (files on this machine)
-and `memory.py` (nothing survives; ships for embedding and simulation).
+Three logs keep this contract, and `tests/log/test_contract.py` runs over all: `wal.py` (files on this
+machine), `redis.py` (one partition of a Redis that several nodes share) and `memory.py` (nothing survives;
+ships for embedding and simulation).
+
+A log that others append to, too, is a `SharedLog`: an append names what it was decided on, a stream is read
+by itself, and what others append is followed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+from zlib import crc32
 
-from engine.errors import LogFailed
+from engine.errors import LogFailed, Unavailable
 from engine.records import Entry
+
+
+class Basis(NamedTuple):
+    """What an append was decided on, and the ids of its events: what a shared log compares.
+
+    `epoch`: the log's when it was decided; `after`: id of the record that the first entry follows in its
+    stream, `""` when it is the stream's first; `ids`: of the entries' events, one each.
+    """
+
+    epoch: str
+    after: str
+    ids: Sequence[str]
+
+
+class Head(NamedTuple):
+    """The end of a stream: its last version and that record's id; `(0, "")` when there is none."""
+
+    version: int
+    id: str
+
+
+def partition_of(stream: str, partitions: int) -> int:
+    """Return which partition a stream belongs to; part of the format, so it never changes."""
+    return crc32(stream.encode()) % partitions
 
 
 class Log(Protocol):
@@ -31,17 +60,21 @@ class Log(Protocol):
     def writable(self) -> bool:
         """False while there is no space: appends are refused with `ReadOnly`."""
 
-    async def append(self, entries: Sequence[Entry]) -> int:
+    async def append(self, entries: Sequence[Entry], basis: Basis | None = None) -> int:
         """Make entries durable, all or none, next to each other and in order; return the last one's position.
 
         They are taken over before the first `await`: cancelling the caller ends only the wait, and the
-        outcome is then unknown to it.
+        outcome is then unknown to it. With a `basis` they are of one stream; a log with one writer need not
+        look at it.
 
         Raises:
-            Conflict: an entry's version does not follow its stream's last one.
+            Conflict: an entry's version does not follow its stream's last one, or not the record of `basis`.
+            Forked: a shared log's epoch is another one, or the record of `basis` is not there any more.
             Overloaded: more than the bound is waiting already; nothing happened.
+            Unavailable: a shared log is away; nothing happened.
             ReadOnly: no space; nothing happened.
-            UnknownOutcome: the log failed while this was under way, or had failed before.
+            UnknownOutcome: the log failed while this was under way, or had failed before; a shared log that
+                has not failed did not answer in time, and may yet have it.
         """
 
     async def wait_room(self) -> None:
@@ -64,3 +97,36 @@ class Log(Protocol):
 
     def statistics(self) -> dict[str, Any]:
         """Numbers for operators; the keys are those of the metrics."""
+
+
+class SharedLog(Log, Protocol):
+    """A log that several nodes append to, each by what it has seen of a stream."""
+
+    @property
+    def refusal(self) -> Unavailable | None:
+        """What an append would be refused with just now; `None` when `writable`."""
+
+    async def read_stream(
+        self, stream: str, after: int, bytes_max: int = 1 << 20
+    ) -> tuple[Head, list[tuple[int, Entry]]]:
+        """Return a stream's head, and its entries with version > `after` with their positions: about
+        `bytes_max`, at least one unless there is none.
+
+        Raises:
+            CursorUnusable: entries after `after` have been dropped already (`expired`), or there is no such
+                version (`ahead`).
+            Unavailable: the log is away.
+        """
+
+    async def follow(self, after: int, timeout_s: float) -> list[tuple[int, Entry]]:
+        """Return entries with position > `after` as soon as there are some, by whomever they were appended;
+        `[]` after `timeout_s`, or at once when the epoch changes meanwhile.
+
+        Raises:
+            CursorUnusable: they have been dropped already.
+        """
+
+    async def wait_epoch(self, epoch: str) -> str:
+        """Wait until the epoch is not `epoch`, and return it: what is known of the log has to be forgotten
+        and read again.
+        """

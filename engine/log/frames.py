@@ -209,6 +209,25 @@ def pack_entry(entry: Entry) -> bytes:
         raise ValueError(f"{stream[:100]} version {version}: {error}") from None
 
 
+def unpack_entry(data: bytes, at: int = 0) -> tuple[Entry, int]:
+    """Return the entry at `at`, and where it ends.
+
+    Raises:
+        ValueError: it does not fit in.
+    """
+    try:
+        version, meta_bytes, body_bytes, stream_bytes = _ENTRY.unpack_from(data, at)
+    except StructError as error:
+        raise ValueError(str(error)) from None
+    stream_end = at + _ENTRY.size + stream_bytes
+    meta_end = stream_end + meta_bytes
+    end = meta_end + body_bytes
+    if end > len(data):
+        raise ValueError(f"an entry of {end - at} bytes in {len(data) - at}")
+    stream = data[at + _ENTRY.size : stream_end].decode()
+    return Entry(stream, version, data[stream_end:meta_end], data[meta_end:end]), end
+
+
 def entry_bytes(entry: Entry) -> int:
     """Return how many bytes an entry takes in a payload, for streams of ASCII."""
     return _ENTRY.size + len(entry.stream) + len(entry.meta) + len(entry.body)

@@ -1,6 +1,7 @@
 """A log in memory: nothing survives. For embedding without a disk, and for tests; it checks what it is given.
 
-Tests can `hold` it, so that appends wait as for a slow disk, fill it up (`set_writable`) and `fail` it.
+Several nodes in one process may share it (`engine.log.SharedLog`). Tests can `hold` it, so that appends wait
+as for a slow disk, fill it up (`set_writable`), let it `lose` what it had acknowledged, and `fail` it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,17 @@ from typing import Any
 
 import trio
 
-from engine.errors import CursorUnusable, LogFailed, Overloaded, ReadOnly, UnknownOutcome
+from engine.errors import (
+    Conflict,
+    CursorUnusable,
+    Forked,
+    LogFailed,
+    Overloaded,
+    ReadOnly,
+    Unavailable,
+    UnknownOutcome,
+)
+from engine.log import Basis, Head
 from engine.log.frames import entry_bytes
 from engine.log.heads import Heads
 from engine.records import Entry
@@ -19,7 +30,7 @@ QUEUE_ENTRIES_MAX = 65_536
 
 
 class MemoryLog:
-    """Keeps the contract of `engine.log.Log`, and keeps it strictly."""
+    """Keeps the contracts of `engine.log.Log` and `SharedLog`, and keeps them strictly."""
 
     def __init__(self, epoch: str = "memory") -> None:
         self.epoch = epoch
@@ -27,13 +38,16 @@ class MemoryLog:
         self.first = 1
         self.writable = True
         self._entries: list[Entry] = []
+        self._ids: list[str] = []  # of the events; "" of those that came without
+        self._last: dict[str, str] = {}  # stream -> id of its last record
         self._bytes = 0
         self._heads = Heads(complete=True)
         self._held: list[_Held] | None = None
         self._failure: LogFailed | None = None
         self._failed = trio.Event()
+        self._changed = trio.Event()
 
-    async def append(self, entries: Sequence[Entry]) -> int:
+    async def append(self, entries: Sequence[Entry], basis: Basis | None = None) -> int:
         """See `engine.log.Log.append`."""
         if self._failure is not None:
             raise UnknownOutcome
@@ -44,20 +58,48 @@ class MemoryLog:
         for entry in entries:
             if not (isinstance(entry.meta, bytes) and isinstance(entry.body, bytes)):
                 raise TypeError("meta and body are bytes")
-        if self._held is None:
-            self._heads.advance(entries)
-            position = self._commit(entries)
-            await trio.lowlevel.checkpoint()
-            return position
-        if self._waiting + len(entries) > QUEUE_ENTRIES_MAX:
+        ids = [""] * len(entries)
+        if basis is not None:
+            ids = list(basis.ids)
+            if (same := self._compare(entries, basis)) is not None:
+                await trio.lowlevel.checkpoint()
+                return same
+        if self._held is not None and self._waiting + len(entries) > QUEUE_ENTRIES_MAX:
             raise Overloaded
         self._heads.advance(entries)
-        held = _Held(entries)
+        self._last.update(zip((entry.stream for entry in entries), ids, strict=True))
+        if self._held is None:
+            position = self._commit(entries, ids)
+            await trio.lowlevel.checkpoint()
+            return position
+        held = _Held(entries, ids)
         self._held.append(held)
         await held.settled.wait()
         if held.position is None:
             raise UnknownOutcome
         return held.position
+
+    def _compare(self, entries: Sequence[Entry], basis: Basis) -> int | None:
+        """Return where the entries are, if they are there already; `None` when they follow the stream."""
+        stream, first = entries[0][:2]
+        if {entry.stream for entry in entries} != {stream} or len(basis.ids) != len(entries):
+            raise ValueError("an append with a basis has one stream, and an id for each entry")
+        if basis.epoch != self.epoch:
+            raise Forked(f"the epoch is {self.epoch} now")
+        version, last = self._heads.get(stream) or 0, self._last.get(stream, "")
+        if version == first - 1 and last == basis.after:
+            return None
+        known = {
+            entry.version: (position, id_)
+            for position, (entry, id_) in enumerate(zip(self._entries, self._ids, strict=True), self.first)
+            if entry.stream == stream
+        }
+        there = [known.get(number, (0, ""))[1] for number in range(first, first + len(entries))]
+        if there == list(basis.ids):
+            return known[entries[-1].version][0]
+        before = known.get(first - 1, (0, basis.after))[1]
+        error = Forked if version < first - 1 or before != basis.after else Conflict
+        raise error(f"{stream} is at version {version}", version, last)
 
     async def wait_room(self) -> None:
         """See `engine.log.Log.wait_room`."""
@@ -83,6 +125,43 @@ class MemoryLog:
                 break
         return found
 
+    @property
+    def refusal(self) -> Unavailable | None:
+        """See `engine.log.SharedLog.refusal`."""
+        return None if self.writable else ReadOnly()
+
+    async def read_stream(
+        self, stream: str, after: int, bytes_max: int = 1 << 20
+    ) -> tuple[Head, list[tuple[int, Entry]]]:
+        """See `engine.log.SharedLog.read_stream`."""
+        await trio.lowlevel.checkpoint()
+        head = Head(self._heads.get(stream) or 0, self._last.get(stream, ""))
+        if after > head.version:
+            raise CursorUnusable("ahead")
+        found: list[tuple[int, Entry]] = []
+        size = 0
+        for position, entry in enumerate(self._entries, self.first):
+            if entry.stream == stream and entry.version > after and size < bytes_max:
+                found.append((position, entry))
+                size += entry_bytes(entry)
+        if (found[0][1].version if found else head.version + 1) != after + 1:
+            raise CursorUnusable("expired")
+        return head, found
+
+    async def follow(self, after: int, timeout_s: float) -> list[tuple[int, Entry]]:
+        """See `engine.log.SharedLog.follow`."""
+        epoch = self.epoch
+        with trio.move_on_after(timeout_s):
+            while self.head <= after and self.epoch == epoch:
+                await self._changed.wait()
+        return await self.read(after) if self.epoch == epoch else []
+
+    async def wait_epoch(self, epoch: str) -> str:
+        """See `engine.log.SharedLog.wait_epoch`."""
+        while self.epoch == epoch:
+            await self._changed.wait()
+        return self.epoch
+
     async def trim(self, upto: int) -> None:
         """Drop entries at positions ≤ `upto`."""
         await trio.lowlevel.checkpoint()
@@ -90,6 +169,7 @@ class MemoryLog:
         if surplus > 0:
             self._bytes -= sum(map(entry_bytes, self._entries[:surplus]))
             del self._entries[:surplus]
+            del self._ids[:surplus]
             self.first += surplus
 
     async def wait_failed(self) -> LogFailed:
@@ -117,12 +197,25 @@ class MemoryLog:
         """Make durable what waits, in order, and all later appends at once again."""
         held, self._held = self._held or [], None
         for append in held:
-            append.position = self._commit(append.entries)
+            append.position = self._commit(append.entries, append.ids)
             append.settled.set()
 
     def set_writable(self, writable: bool) -> None:
         """Behave as on a full disk, or as on one that has space again."""
         self.writable = writable
+
+    def lose(self, count: int, epoch: str) -> None:
+        """Behave as after a failover that lost the last `count` entries, so that a new epoch begins."""
+        for entry in reversed(self._entries[-count:]):
+            self._heads.note(entry.stream, entry.version - 1)
+            self._last.pop(entry.stream, None)
+        self.head -= count
+        del self._entries[-count:]
+        del self._ids[-count:]
+        for entry, id_ in zip(self._entries, self._ids, strict=True):
+            self._last[entry.stream] = id_
+        self.epoch = epoch
+        self._wake()
 
     def fail(self, why: str = "the test says so") -> None:
         """Behave as on a disk that failed: nothing that waits becomes durable, nothing more is taken."""
@@ -132,17 +225,24 @@ class MemoryLog:
         for append in held:
             append.settled.set()
 
-    def _commit(self, entries: Sequence[Entry]) -> int:
+    def _commit(self, entries: Sequence[Entry], ids: Sequence[str]) -> int:
         self._entries.extend(entries)
+        self._ids.extend(ids)
         self._bytes += sum(map(entry_bytes, entries))
         self.head += len(entries)
+        self._wake()
         return self.head
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
 
 
 class _Held:
     """One append that waits."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry], ids: Sequence[str]) -> None:
         self.entries = tuple(entries)
+        self.ids = ids
         self.settled = trio.Event()
         self.position: int | None = None

@@ -27,7 +27,7 @@ from typing import Any
 import trio
 
 from engine.errors import ConfigError, CursorUnusable, LogFailed
-from engine.log import frames
+from engine.log import Basis, frames
 from engine.log.commit import GroupCommit, Limits
 from engine.log.counts import OnSync
 from engine.log.disk import NO_SPACE, Disk, OSDisk
@@ -105,8 +105,10 @@ class Wal:
         """How large the entries of one append may be together, counted by `frames.entry_bytes`."""
         return self._limits.append_bytes_max
 
-    def append(self, entries: Sequence[Entry]) -> Coroutine[Any, Any, int]:
-        """See `engine.log.Log.append`; none, or more than `append_bytes_max`, is a `ValueError`."""
+    def append(self, entries: Sequence[Entry], basis: Basis | None = None) -> Coroutine[Any, Any, int]:
+        """See `engine.log.Log.append`; no entries, or more than `append_bytes_max`, is a `ValueError`. Nobody
+        else writes here, so `basis` is always right.
+        """
         return self._commit.append(entries)
 
     def wait_room(self) -> Coroutine[Any, Any, None]:

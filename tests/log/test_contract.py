@@ -13,6 +13,8 @@ from engine.log import Log
 from engine.log.memory import MemoryLog
 from engine.log.wal import open_wal
 from engine.records import Entry
+from tests.log.redis_site import needs_redis, opened
+from tests.relays.redis_server import redis_server
 
 
 def entry(stream: str, version: int, body: bytes = b"{}", meta: bytes = b"") -> Entry:
@@ -20,11 +22,16 @@ def entry(stream: str, version: int, body: bytes = b"{}", meta: bytes = b"") -> 
     return Entry(stream, version, meta, body)
 
 
-@pytest.fixture(params=["memory", "wal", "wal padded"])
+@pytest.fixture(params=["memory", "wal", "wal padded", pytest.param("redis", marks=needs_redis)])
 async def log(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> AsyncIterator[Log]:
     """Each log, empty."""
     if request.param == "memory":
         yield MemoryLog()
+        return
+    if request.param == "redis":
+        with redis_server(tmp_path) as server:
+            async with opened(server) as shared:
+                yield shared.partitions[0]
         return
     pad = 4096 if "padded" in request.param else 0
     async with open_wal(str(tmp_path / "log"), segment_bytes=1 << 18, pad=pad, reserve_bytes=0) as wal:

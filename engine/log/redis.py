@@ -1,0 +1,342 @@
+"""One partition of the log in Redis: an `engine.log.SharedLog` that several nodes append to.
+
+Theory of operation. An append goes to the `Writer`, which takes those of all actors and partitions to Redis
+in one trip; there a script compares what it was decided on with what is there (`redis_scripts.py`). What
+others append is heard from the partition's channel and taken in order (`redis_tail.py`): `seen` is the last
+record that came in without a hole, `witness` the last one that is known to have been acknowledged to anybody
+here. Looking (`look`) compares both with what Redis says. A witness that is not there any more is a fork: a
+new epoch begins, `wait_epoch` returns, and what was built on the log has to be built again.
+
+Where servers are is the route's affair (`redis_route.py`), threads and tasks are `redis_shared.py`'s. All
+state here belongs to trio's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import trio
+
+from engine.errors import (
+    Conflict,
+    CursorUnusable,
+    Forked,
+    LogFailed,
+    Unavailable,
+    UnknownOutcome,
+)
+from engine.log import Basis, Head, frames
+from engine.log.redis_asking import Asking, Gone, Meta, Record, Witness, good, read_message
+from engine.log.redis_lines import Line
+from engine.log.redis_scripts import READ_STREAM, Keys
+from engine.log.redis_writer import Append, Writer
+from engine.records import Entry
+
+logger = logging.getLogger("onda.log")
+
+APPEND_BYTES_MAX = 4 << 20
+"""How large the entries of one append may be together: one script, and one message."""
+KEPT_MAX = 8192
+KEPT_BYTES_MAX = 16 << 20
+"""Records of the tail that are kept for `follow`, in count and in bytes; older ones are read from Redis."""
+
+T = TypeVar("T")
+
+
+class Host(Protocol):
+    """What a partition needs of the log that it is part of."""
+
+    writer: Writer
+    asking: Asking
+    publish: str
+
+    async def ask(self, question: Callable[[], T]) -> T: ...
+
+    def poke(self) -> None: ...
+
+    def fail(self, failure: LogFailed) -> None: ...
+
+    @property
+    def failure(self) -> LogFailed | None: ...
+
+    async def wait_failed(self) -> LogFailed: ...
+
+
+class RedisPartition:
+    """See `engine.log.Log` and `engine.log.SharedLog` for the contract.
+
+    Attributes:
+        epoch: the partition's.
+        head: position of the last record that is known to be there.
+        first: position of the oldest one that is kept, as far as is known.
+        seen: everything up to this position came in, in order.
+    """
+
+    def __init__(self, number: int, meta: Meta, host: Host) -> None:
+        self.number = number
+        self.keys = Keys.of(number)
+        self.append_bytes_max = APPEND_BYTES_MAX
+        self.first = meta.first
+        self._host = host
+        self._kept: list[Record] = []
+        self._kept_bytes = 0
+        self._changed = trio.Event()
+        self._epoch_changed = trio.Event()
+        self._start(meta)
+
+    def _start(self, meta: Meta) -> None:
+        self.epoch = meta.epoch
+        self.head = self.seen = meta.head
+        self._seen_id = meta.last
+        self.witness = Witness(meta.head, meta.last)
+        self._kept.clear()
+        self._kept_bytes = 0
+
+    @property
+    def writable(self) -> bool:
+        """Whether appends are taken just now."""
+        return self.refusal is None and self._host.failure is None
+
+    @property
+    def refusal(self) -> Unavailable | None:
+        """See `engine.log.SharedLog.refusal`."""
+        return self._host.writer.refusal(self.number)
+
+    # Appending
+
+    async def append(self, entries: Sequence[Entry], basis: Basis | None = None) -> int:
+        """See `engine.log.Log.append`. Without a `basis` only versions are compared."""
+        if self._host.failure is not None:
+            raise UnknownOutcome
+        streams, arguments, size = self._pack(entries, basis)
+        keys = (self.keys.meta, self.keys.log, self.keys.heads, *(self.keys.at + name for name in streams))
+        last = arguments[-2]
+        append = Append(self.number, keys, arguments, len(entries), size, partial(self._taken, last))
+        answer = await self._host.writer.append(append)
+        return self._judge(answer, streams, entries[0].version - 1, basis)
+
+    def _pack(self, entries: Sequence[Entry], basis: Basis | None) -> tuple[list[str], list[Any], int]:
+        """Return the streams of an append, the script's arguments, and its size."""
+        first: dict[str, int] = {}
+        last: dict[str, int] = {}
+        packed: list[Any] = []
+        size = 0
+        names = list(dict.fromkeys(entry.stream for entry in entries))
+        ids = basis.ids if basis is not None else [os.urandom(8).hex() for _ in entries]
+        if basis is not None and (len(names) != 1 or len(ids) != len(entries)):
+            raise ValueError("an append with a basis has one stream, and an id for each entry")
+        for (stream, version, meta, body), name in zip(entries, ids, strict=True):
+            if not (isinstance(meta, bytes) and isinstance(body, bytes)):
+                raise TypeError("meta and body are bytes")
+            known = last.get(stream)
+            if version < 1 or (known is not None and version != known + 1):
+                raise Conflict(f"{stream}: version {version} does not follow {known}")
+            first.setdefault(stream, version)
+            last[stream] = version
+            data = frames.pack_entry(Entry(stream, version, meta, body))
+            size += len(data)
+            packed += (names.index(stream) + 1, name, data)
+        if not 0 < size <= self.append_bytes_max:
+            raise ValueError(f"an append of {size} bytes; 1 to {self.append_bytes_max} are possible")
+        after = basis.after if basis is not None else "*"
+        heads = [word for name in names for word in (name, first[name] - 1, after)]
+        epoch = basis.epoch if basis is not None else self.epoch
+        return names, [epoch, self._host.publish, self.keys.channel, len(names), *heads, *packed], size
+
+    def _taken(self, last: str, answer: list[Any]) -> None:
+        """Take note of an answer, whether or not its caller still waits."""
+        word = answer[0]
+        if word == b"gone":
+            self._host.fail(Gone(self.number, answer[1].decode()))
+        elif word == b"epoch":
+            self._host.poke()
+        elif word == b"ok" and answer[1] > self.witness.position:
+            self.witness = Witness(answer[1], last)
+            self.head = max(self.head, answer[1])
+
+    def _judge(self, answer: list[Any], streams: list[str], expected: int, basis: Basis | None) -> int:
+        """Return the position of what was appended to version `expected`, or raise what else happened."""
+        word = answer[0]
+        if word in (b"ok", b"same"):
+            position: int = answer[1]
+            return position
+        if word == b"epoch":
+            raise Forked(f"the epoch is {answer[1].decode()} now")
+        if word == b"gone":
+            raise UnknownOutcome
+        _, number, version, last, found = answer
+        there: str = found.decode()
+        text = f"{streams[number - 1]} is at version {version}"
+        if basis is not None and (version < expected or (there and there != basis.after)):
+            self._host.poke()
+            raise Forked(f"{text}, and {basis.after} is not in it any more", version, last.decode())
+        raise Conflict(text, version, last.decode())
+
+    async def wait_room(self) -> None:
+        """See `engine.log.Log.wait_room`."""
+        await self._host.writer.wait_room()
+
+    # Reading
+
+    async def read(self, after: int, bytes_max: int = 1 << 20) -> list[tuple[int, Entry]]:
+        """See `engine.log.Log.read`.
+
+        Raises:
+            CursorUnusable: as there.
+            LogAway: Redis does not answer.
+            LogFailed: records are missing.
+        """
+        if after >= self.head:
+            await trio.lowlevel.checkpoint()
+            return []
+        question = partial(self._host.asking.read, self.number, after, bytes_max)
+        records, meta = await self._host.ask(question)
+        self.first = max(self.first, meta.first)
+        if (records and records[0].position != after + 1) or (not records and meta.head > after):
+            if meta.first > after + 1:
+                raise CursorUnusable("expired")
+            failure = Gone(self.number, f"the record at position {after + 1}")
+            self._host.fail(failure)
+            raise failure
+        return [(record.position, record.entry) for record in records]
+
+    async def read_stream(
+        self, stream: str, after: int, bytes_max: int = 1 << 20
+    ) -> tuple[Head, list[tuple[int, Entry]]]:
+        """See `engine.log.SharedLog.read_stream`."""
+        keys = (self.keys.meta, self.keys.log, self.keys.heads, self.keys.at + stream)
+
+        def question(line: Line) -> Any:
+            return good(line.run(READ_STREAM, [(keys, (stream, after, max(1, bytes_max)))])[0])
+
+        answer = await self._host.ask(lambda: self._host.asking.ask(self.number, question))
+        word = answer[0]
+        if word == b"gone":
+            failure = Gone(self.number, answer[1].decode())
+            self._host.fail(failure)
+            raise failure
+        if word != b"ok":
+            raise CursorUnusable(word.decode())
+        found = answer[3]
+        entries = [(found[n], frames.unpack_entry(found[n + 1])[0]) for n in range(0, len(found), 2)]
+        return Head(answer[1], answer[2].decode()), entries
+
+    async def follow(self, after: int, timeout_s: float) -> list[tuple[int, Entry]]:
+        """See `engine.log.SharedLog.follow`."""
+        epoch = self.epoch
+        with trio.move_on_after(timeout_s):
+            while self.seen <= after and self.epoch == epoch:
+                await self._changed.wait()
+        if self.seen <= after or self.epoch != epoch:
+            return []
+        if self._kept and self._kept[0].position <= after + 1:
+            kept = self._kept[after + 1 - self._kept[0].position :]
+            await trio.lowlevel.checkpoint()
+            return [(record.position, record.entry) for record in kept]
+        return [pair for pair in await self.read(after) if pair[0] <= self.seen]
+
+    async def wait_epoch(self, epoch: str) -> str:
+        """See `engine.log.SharedLog.wait_epoch`."""
+        while self.epoch == epoch:
+            await self._epoch_changed.wait()
+        return self.epoch
+
+    async def trim(self, upto: int) -> None:
+        """See `engine.log.Log.trim`."""
+        upto = min(upto, self.seen)
+        if upto >= self.first:
+            first = await self._host.ask(partial(self._host.asking.trim, self.number, upto))
+            self.first = max(self.first, first)
+
+    async def wait_failed(self) -> LogFailed:
+        """Wait until the log has failed for good, and return why: the process has to end."""
+        return await self._host.wait_failed()
+
+    def statistics(self) -> dict[str, Any]:
+        """Numbers for operators."""
+        return {
+            "head": self.head,
+            "first": self.first,
+            "seen": self.seen,
+            "writable": self.writable,
+            "failed": self._host.failure is not None,
+        }
+
+    # What the log in Redis tells its partitions
+
+    def hear(self, message: bytes) -> None:
+        """Take one message of the channel, if it follows."""
+        try:
+            epoch, records = read_message(message)
+        except ValueError:
+            logger.warning("%s: somebody published what is no record", self.keys.channel)
+            return
+        if epoch != self.epoch or not self.take(records):
+            self._host.poke()
+
+    def take(self, records: Sequence[Record]) -> bool:
+        """Take records that stand next to each other; return False when they do not follow what was taken."""
+        fresh = [record for record in records if record.position > self.seen]
+        if not fresh:
+            return True
+        if fresh[0].position != self.seen + 1 or fresh[0].previous != self._seen_id:
+            return False
+        self._kept.extend(fresh)
+        self._kept_bytes += sum(frames.entry_bytes(record.entry) for record in fresh)
+        if len(self._kept) > 2 * KEPT_MAX or self._kept_bytes > 2 * KEPT_BYTES_MAX:
+            self._forget_old()
+        self.seen, self._seen_id = fresh[-1].position, fresh[-1].id
+        self.head = max(self.head, self.seen)
+        if self.seen >= self.witness.position:
+            self.witness = Witness(self.seen, self._seen_id)
+        self._wake()
+        return True
+
+    def skip(self, record: Record) -> None:
+        """Go on before `record`: what lies between was trimmed away before it could be read."""
+        self._kept.clear()
+        self._kept_bytes = 0
+        self.seen, self._seen_id = record.position - 1, record.previous
+        self._wake()
+
+    def _forget_old(self) -> None:
+        gone = 0
+        while len(self._kept) - gone > KEPT_MAX or self._kept_bytes > KEPT_BYTES_MAX:
+            self._kept_bytes -= frames.entry_bytes(self._kept[gone].entry)
+            gone += 1
+        del self._kept[:gone]
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def suspects(self, meta: Meta) -> bool:
+        """Return whether what the partition says cannot be, unless something was lost."""
+        witness = self.witness
+        if meta.epoch != self.epoch:
+            return False
+        return meta.head < witness.position or (meta.head == witness.position and meta.last != witness.id)
+
+    def compare(self, meta: Meta) -> None:
+        """Take over what the partition says of itself; a new epoch starts everything afresh."""
+        self.first = max(self.first, meta.first)
+        if meta.epoch == self.epoch:
+            self.head = max(self.head, meta.head)
+            return
+        lost = self.witness.position - meta.head
+        logger.error(
+            "partition %d: epoch %s begins after position %d%s",
+            self.number,
+            meta.epoch,
+            meta.head,
+            f": {lost} acknowledged records or more are lost" if lost > 0 else "",
+        )
+        self.first = meta.first
+        self._start(meta)
+        self._wake()
+        self._epoch_changed.set()
+        self._epoch_changed = trio.Event()

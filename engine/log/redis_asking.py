@@ -1,0 +1,276 @@
+"""Questions to Redis beside appends: meeting a server, looking at partitions, reading, trimming.
+
+Blocking, for threads. What is read may be read again, so a question whose line was lost is asked once more
+on a fresh one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
+
+from engine.errors import ConfigError, LogFailed
+from engine.log import frames
+from engine.log.opening import new_epoch
+from engine.log.redis_lines import Away, Cut, Line, has_moved, refusal_of
+from engine.log.redis_route import Lines, Route
+from engine.log.redis_scripts import FORK, FORMAT, MEET, TRIM, Keys
+from engine.records import Entry
+
+READ_MAX = 1000
+"""Records of one trip."""
+TRIM_MAX = 256
+"""Records that one run of the script takes away: nobody else is served meanwhile."""
+ENTRY_BYTES = 700
+"""About what an entry takes, until some have been seen."""
+
+T = TypeVar("T")
+
+
+class Gone(LogFailed):
+    """Keys of the log are missing in Redis."""
+
+    def __init__(self, partition: int, what: str) -> None:
+        lost = f"{{onda:{partition}}}: {what} is missing in Redis (deleted, evicted, or never on disk)"
+        super().__init__(f"{lost}; what was acknowledged is lost: restore it, or begin anew on purpose")
+        self.partition = partition
+
+
+class Refused(Exception):
+    """Redis answered with an error that may pass."""
+
+
+class Record(NamedTuple):
+    """A record in a partition's log. `previous`: id of the one before it."""
+
+    position: int
+    id: str
+    previous: str
+    entry: Entry
+
+
+class Meta(NamedTuple):
+    """What a partition says about itself. `last`: id of the record at `head`."""
+
+    epoch: str
+    head: int
+    first: int
+    last: str
+
+
+class Witness(NamedTuple):
+    """A record that was acknowledged: where and which."""
+
+    position: int
+    id: str
+
+
+def meet(line: Line, partitions: Sequence[int], count: int, make: bool = False) -> dict[int, Meta | None]:
+    """Meet a server before anything is appended over this line: begin a new epoch if this is another run of
+    it, which may have lost something. `None` for partitions that are not there.
+
+    Args:
+        line: to the server.
+        partitions: those that are on it.
+        count: how many there are in all.
+        make: make those that are missing.
+
+    Raises:
+        ConfigError: Redis has another number of partitions.
+        Gone: keys are missing, though not all of a partition's.
+        Refused: not just now.
+        Cut: the line was lost.
+    """
+    server, calls = line.server, []
+    for partition in partitions:
+        keys = Keys.of(partition)
+        arguments = (server.run, new_epoch(os.urandom), int(server.safe), int(make), count, FORMAT)
+        calls.append(((keys.meta, keys.log, keys.heads, keys.epochs), arguments))
+    met: dict[int, Meta | None] = {}
+    for partition, answer in zip(partitions, line.run(MEET, calls), strict=True):
+        if isinstance(answer, Exception):
+            raise Refused(f"{type(answer).__name__} {answer}") from answer
+        if answer[0] == b"partitions":
+            raise ConfigError(f"redis_partitions is {count}, but Redis has {answer[1].decode()}")
+        if answer[0] == b"gone":
+            what = answer[1].decode()
+            if what != "meta":
+                raise Gone(partition, what)
+            met[partition] = None
+        else:
+            met[partition] = read_meta(answer[1:])
+    return met
+
+
+def read_meta(values: Sequence[Any]) -> Meta:
+    """Read epoch, head, first and last as Redis gives them."""
+    epoch, head, first, last = values
+    return Meta(epoch.decode(), int(head), int(first), last.decode())
+
+
+def read_records(found: Sequence[Any]) -> list[Record]:
+    """Read the answer to XRANGE."""
+    records = []
+    for name, fields in found:
+        entry, _ = frames.unpack_entry(fields[5])
+        records.append(Record(int(name[:-2]), fields[1].decode(), fields[3].decode(), entry))
+    return records
+
+
+def read_message(data: bytes) -> tuple[str, list[Record]]:
+    """Read a message of a partition's channel: the epoch and the records of one append.
+
+    Raises:
+        ValueError: it is none.
+    """
+    end = data.index(b"\n")
+    epoch, position, previous = data[:end].decode().split(" ")
+    records = []
+    at, number = end + 1, int(position)
+    while at < len(data):
+        end = data.index(b"\n", at)
+        name = data[at:end].decode()
+        entry, at = frames.unpack_entry(data, end + 1)
+        records.append(Record(number, name, previous, entry))
+        number, previous = number + 1, name
+    return epoch, records
+
+
+class Asking:
+    """Asks questions, each from the thread that calls; up to a few lines are kept for the next."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self._idle: list[Lines] = []
+        self._lock = threading.Lock()
+        self._entry_bytes = ENTRY_BYTES
+
+    def ask(self, partition: int, question: Callable[[Line], T]) -> T:
+        """Return what `question` makes of the line to a partition's server.
+
+        Raises:
+            Away, Cut, Refused: it cannot be asked.
+        """
+        with self._lock:
+            lines = self._idle.pop() if self._idle else Lines(self.route)
+        again = True
+        while True:
+            address = None
+            try:
+                address = self.route.addresses()[partition]
+                answer = question(lines.to(address))
+            except (Away, Cut, Refused):
+                if address is not None:
+                    lines.drop(address)
+                self.route.forget()
+                if not again:
+                    raise
+                again = False
+            except BaseException:
+                lines.close()
+                raise
+            else:
+                with self._lock:
+                    self._idle.append(lines)
+                return answer
+
+    def look(self, partitions: Sequence[int]) -> dict[int, Meta]:
+        """Return what partitions of one server say about themselves.
+
+        Raises:
+            Gone: one is not there any more.
+        """
+
+        def question(line: Line) -> dict[int, Meta]:
+            names = ("epoch", "head", "first", "last")
+            answers = line.call([("HMGET", Keys.of(p).meta, *names) for p in partitions])
+            told = {}
+            for partition, answer in zip(partitions, answers, strict=True):
+                if good(answer)[0] is None:
+                    raise Gone(partition, "meta")
+                told[partition] = read_meta(answer)
+            return told
+
+        return self.ask(partitions[0], question)
+
+    def read(self, partition: int, after: int, bytes_max: int) -> tuple[list[Record], Meta]:
+        """Return records after a position, about `bytes_max` (at least one, if there are any), and what the
+        partition says afterwards.
+        """
+        keys = Keys.of(partition)
+        count = max(1, min(READ_MAX, bytes_max // self._entry_bytes))
+
+        def question(line: Line) -> tuple[list[Record], Meta]:
+            found, meta = line.call(
+                [
+                    ("XRANGE", keys.log, f"{after + 1}-0", "+", "COUNT", count),
+                    ("HMGET", keys.meta, "epoch", "head", "first", "last"),
+                ]
+            )
+            if good(meta)[0] is None:
+                raise Gone(partition, "meta")
+            return read_records(good(found)), read_meta(meta)
+
+        records, meta = self.ask(partition, question)
+        size = 0
+        for number, record in enumerate(records, 1):
+            size += frames.entry_bytes(record.entry)
+            if size >= bytes_max:
+                records = records[:number]
+                break
+        if records:
+            self._entry_bytes = max(64, size // len(records))
+        return records, meta
+
+    def fork(self, partition: int, epoch: str, witness: Witness) -> Meta:
+        """Begin a new epoch if a record that was acknowledged is not there; return what holds now."""
+        keys = Keys.of(partition)
+        arguments = (epoch, new_epoch(os.urandom), *witness)
+
+        def question(line: Line) -> Meta:
+            (answer,) = line.run(FORK, [((keys.meta, keys.log, keys.epochs), arguments)])
+            if good(answer)[0] == b"gone":
+                raise Gone(partition, "meta")
+            return read_meta(answer[1:])
+
+        return self.ask(partition, question)
+
+    def trim(self, partition: int, upto: int) -> int:
+        """Let records at positions up to `upto` go; return the first that is kept."""
+        keys = Keys.of(partition)
+
+        def question(line: Line) -> int:
+            while True:
+                (answer,) = line.run(TRIM, [((keys.meta, keys.log, keys.heads), (upto, TRIM_MAX, keys.at))])
+                if good(answer)[0] == b"gone":
+                    raise Gone(partition, answer[1].decode())
+                first: int = answer[1]
+                if first > upto:
+                    return first
+
+        return self.ask(partition, question)
+
+    def close(self) -> None:
+        """Close the lines that nobody uses."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for lines in idle:
+            with suppress(OSError):
+                lines.close()
+
+
+def good(answer: Any) -> Any:
+    """Return an answer that is no error.
+
+    Raises:
+        Refused: it may pass.
+        LogFailed: a fault of ours.
+    """
+    if isinstance(answer, Exception):
+        if refusal_of(answer) is not None or has_moved(answer):
+            raise Refused(f"{type(answer).__name__} {answer}")
+        raise LogFailed(f"Redis: {answer}") from answer
+    return answer

@@ -1,0 +1,276 @@
+"""The log of a cluster in Redis: its partitions, and the tasks and threads that they share.
+
+Threads: one that appends, one per server that listens, a few that ask. Tasks: one looks at all partitions
+every now and then, or when something is amiss; one asks appends again; one keeps the listener going.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import trio
+
+from engine.errors import ConfigError, LogAway, LogFailed, UnknownOutcome
+from engine.log import partition_of
+from engine.log.redis import RedisPartition
+from engine.log.redis_asking import Asking, Gone, Meta, Refused, Witness, meet
+from engine.log.redis_lines import Away, Cut, Line
+from engine.log.redis_route import Lines, Route
+from engine.log.redis_tail import Listener
+from engine.log.redis_writer import Writer
+from engine.log.worker import ThreadWorker
+
+logger = logging.getLogger("onda.log")
+
+PARTITIONS = 16
+ASKERS_MAX = 4
+LOOK_S = 1.0
+"""How often partitions are looked at while the channels are heard."""
+DEAF_S = 0.05
+"""And while they are not."""
+HEAL_BYTES = 1 << 20
+CLOSE_S = 3.0
+
+T = TypeVar("T")
+
+
+class RedisLog:
+    """All partitions of the log in one Redis. Made by `open_redis_log`.
+
+    Attributes:
+        partitions: each a log of its own.
+        looks: how often partitions were looked at.
+        healed: how many records were read because no message of them had come.
+    """
+
+    def __init__(self, route: Route, met: Mapping[int, Meta]) -> None:
+        self.asking = Asking(route)
+        self.publish = route.publish
+        self.failure: LogFailed | None = None
+        self.looks = 0
+        self.healed = 0
+        self._failed = trio.Event()
+        self._route = route
+        self._limiter = trio.CapacityLimiter(ASKERS_MAX)
+        self._worker = ThreadWorker("onda-redis")
+        self._lines = Lines(route, partial(_greet, count=route.partitions))
+        self.writer = Writer(self._lines, self._worker, self.fail)
+        self.partitions = [RedisPartition(number, meta, self) for number, meta in sorted(met.items())]
+        self.listener = Listener(route, self._hear, self.poke)
+        self._poked = trio.Event()
+
+    def partition_of(self, stream: str) -> RedisPartition:
+        """Return the partition that a stream belongs to."""
+        return self.partitions[partition_of(stream, len(self.partitions))]
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """Run a question in a thread. Being cancelled leaves the thread behind, which ends by itself.
+
+        Raises:
+            LogAway: Redis does not answer, or not now.
+            LogFailed: keys are missing.
+        """
+        try:
+            return await trio.to_thread.run_sync(question, limiter=self._limiter, abandon_on_cancel=True)
+        except (Away, Cut, Refused) as error:
+            raise LogAway(f"Redis is away: {error}") from None
+        except LogFailed as failure:
+            self.fail(failure)
+            raise
+
+    def poke(self) -> None:
+        """Look at the partitions at once."""
+        self._poked.set()
+
+    def fail(self, failure: LogFailed) -> None:
+        """The log cannot go on: nobody may rely on what is there."""
+        if self.failure is None:
+            logger.critical("the log failed, the process has to end: %s", failure)
+            self.failure = failure
+            self._failed.set()
+            self.writer.end(UnknownOutcome)
+
+    async def wait_failed(self) -> LogFailed:
+        """Wait until the log has failed for good, and return why: the process has to end."""
+        await self._failed.wait()
+        assert self.failure is not None
+        return self.failure
+
+    def statistics(self) -> dict[str, Any]:
+        """Numbers for operators."""
+        return {
+            **self.writer.statistics(),
+            **self.listener.statistics(),
+            "partitions": len(self.partitions),
+            "looks": self.looks,
+            "healed": self.healed,
+            "failed": self.failure is not None,
+        }
+
+    def _hear(self, batch: list[tuple[int, bytes]]) -> None:
+        for number, message in batch:
+            self.partitions[number].hear(message)
+
+    async def look(self) -> None:
+        """Compare every partition with what Redis says, and read what was not heard.
+
+        Raises:
+            LogAway: Redis does not answer.
+            LogFailed: keys are missing.
+        """
+        self.looks += 1
+        told = await self.ask(self._look)
+        for partition in self.partitions:
+            meta = told[partition.number]
+            if partition.suspects(meta):
+                meta = await self._ask_fork(partition)
+            partition.compare(meta)
+            await self._heal(partition, meta)
+
+    def _look(self) -> dict[int, Meta]:
+        told: dict[int, Meta] = {}
+        servers: dict[Any, list[int]] = {}
+        for number, address in enumerate(self._route.addresses()):
+            servers.setdefault(address, []).append(number)
+        for numbers in servers.values():
+            told |= self.asking.look(numbers)
+        return told
+
+    async def _ask_fork(self, partition: RedisPartition) -> Meta:
+        fork = partial(self.asking.fork, partition.number, partition.epoch, partition.witness)
+        return await self.ask(fork)
+
+    async def _heal(self, partition: RedisPartition, meta: Meta) -> None:
+        while partition.seen < meta.head and partition.epoch == meta.epoch:
+            seen = partition.seen
+            read = partial(self.asking.read, partition.number, seen, HEAL_BYTES)
+            records, now = await self.ask(read)
+            if partition.seen != seen:
+                continue  # heard meanwhile
+            if records and partition.take(records):
+                self.healed += len(records)
+            elif records and records[0].position > seen + 1 and now.first > seen + 1:
+                partition.skip(records[0])
+            else:  # what we saw is not what is there
+                partition.compare(await self._ask_fork(partition))
+                return
+
+    async def run(self) -> None:
+        """Look, listen and ask again, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.writer.run)
+            nursery.start_soon(self.listener.run)
+            nursery.start_soon(self._keep_looking)
+
+    async def _keep_looking(self) -> None:
+        away = False
+        while self.failure is None:
+            with trio.move_on_after(LOOK_S if self.listener.up else DEAF_S):
+                await self._poked.wait()
+            self._poked = trio.Event()
+            try:
+                await self.look()
+            except LogAway as error:
+                if not away:
+                    logger.warning("partitions cannot be looked at: %s", error.detail)
+                away = True
+                await trio.sleep(DEAF_S)
+            except LogFailed:
+                return  # everybody has been told
+            else:
+                away = False
+
+    async def close(self) -> None:
+        """Finish what waits, then end the threads."""
+        await self.writer.close(CLOSE_S)
+        self._worker.submit(self._lines.close, lambda _: None)
+        self._worker.close()
+        self.asking.close()
+
+
+def _greet(line: Line, mine: list[int], count: int) -> None:
+    """Meet a server before anything is appended."""
+    try:
+        for partition, meta in meet(line, mine, count).items():
+            if meta is None:
+                raise Gone(partition, "meta")
+    except Refused as error:
+        raise Away(str(error)) from None
+
+
+def _meet_all(route: Route, *, make: bool) -> dict[int, Meta | None]:
+    met: dict[int, Meta | None] = {}
+    lines = Lines(route)
+    try:
+        owners = route.addresses()
+        for address in set(owners):
+            mine = [number for number, owner in enumerate(owners) if owner == address]
+            met |= meet(lines.to(address), mine, route.partitions, make)
+    finally:
+        lines.close()
+    return met
+
+
+def _open(route: Route, witnesses: Mapping[int, Witness]) -> dict[int, Meta]:
+    """Meet every partition; make them all if this is the very first start."""
+    met = _meet_all(route, make=False)
+    missing = [number for number, meta in met.items() if meta is None]
+    if missing:
+        used = [number for number, meta in met.items() if meta is not None and meta.head > 0]
+        known = [number for number in missing if number in witnesses]
+        if used or known:  # not the first start, nor one that the first start did not come to the end of
+            raise Gone(min(known or missing), "meta")
+        met = _meet_all(route, make=True)
+    found = {number: meta for number, meta in met.items() if meta is not None}
+    for number, witness in witnesses.items():
+        if witness.position and number in found:
+            found[number] = Asking(route).fork(number, found[number].epoch, witness)
+    return found
+
+
+@asynccontextmanager
+async def open_redis_log(
+    url: str,
+    *,
+    partitions: int = PARTITIONS,
+    witnesses: Mapping[int, Witness] | None = None,
+    node: str = "onda",
+) -> AsyncIterator[RedisLog]:
+    """Open the log in a Redis, or make one there; it is closed in order at the end of the `async with`.
+
+    Args:
+        url: see `redis_route.Route`.
+        partitions: how many; fixed by whoever is first.
+        witnesses: records that this node knows to have been acknowledged when it ended last: if Redis has
+            lost them meanwhile, a new epoch begins; if it has lost everything, it is refused.
+        node: name of this node among Redis' clients.
+
+    Raises:
+        ConfigError: the URL, or another number of partitions than there is.
+        LogAway: Redis cannot be reached.
+        LogFailed: keys are missing.
+    """
+    if not 1 <= partitions <= 1024:
+        raise ConfigError("redis_partitions must be 1 to 1024")
+    route = Route(url, partitions, node)
+    try:
+        met = await trio.to_thread.run_sync(_open, route, witnesses or {}, abandon_on_cancel=True)
+    except (Away, Cut, Refused) as error:
+        raise LogAway(f"Redis is away: {error}") from None
+    log = RedisLog(route, met)
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.run)
+        try:
+            yield log
+        except BaseException as error:  # noqa: BLE001  raised below, out of the nursery
+            failure = error
+        with trio.CancelScope(shield=True):
+            await log.close()
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
