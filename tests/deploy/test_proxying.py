@@ -1,0 +1,168 @@
+"""What nginx sends to a node, and when it asks a second one: seen from two servers that write it down."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+from tests.chaos.process import free_port
+from tests.deploy.cluster import Nginx, needs_nginx, nginx
+
+pytestmark = needs_nginx
+
+_USE = "}\nmap $request_method:$onda_keyed"
+SHARED = {f"    default  0;\n{_USE}": f"    default  1;\n{_USE}"}
+"""What is changed where the nodes share a log."""
+
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+
+
+class Written:
+    """The requests that reached the two servers, head and body as they came."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.requests: list[str] = []
+        self.connections = 0
+        self._answer = answer
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Take requests on a connection; answer each, or hang up without a word."""
+        self.connections += 1
+        data = b""
+        async for chunk in stream:
+            data += chunk
+            head, found, body = data.partition(b"\r\n\r\n")
+            if not found or len(body) < _length(head):
+                continue
+            self.requests.append(data.decode())
+            data = b""
+            if not self._answer:
+                return
+            await stream.send_all(self._answer)
+
+
+def _length(head: bytes) -> int:
+    lines = [line.partition(b":") for line in head.lower().split(b"\r\n")]
+    return next((int(value) for name, _, value in lines if name == b"content-length"), 0)
+
+
+@asynccontextmanager
+async def written(
+    folder: Path, answer: bytes = ANSWER, serving: int = 2, changes: dict[str, str] | None = None
+) -> AsyncIterator[tuple[Nginx, Written]]:
+    """nginx in front of two servers; of these `serving` are there."""
+    log = Written(answer)
+    ports = [free_port(), free_port()]
+    async with trio.open_nursery() as nursery:
+        for port in ports[:serving]:
+            await nursery.start(partial(trio.serve_tcp, log.serve, port, host="127.0.0.1"))
+        with nginx(folder / "nginx", ports, changes) as front:
+            await front.wait_listening()
+            yield front, log
+        nursery.cancel_scope.cancel()
+
+
+async def test_headers(tmp_path: Path) -> None:
+    """HTTP/1.1 without `Connection: close`; who asked and for which host, not what the client claims."""
+    claims = {"x-forwarded-for": "6.6.6.6", "x-forwarded-proto": "https", "connection": "close"}
+    async with written(tmp_path) as (front, log), front.client() as http:
+        answer = await http.get("/v1/stores/s1/sync", headers=claims | {"upgrade": "h2c"})
+    assert answer.status_code == 200
+    first, *lines = log.requests[0].lower().rstrip().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    assert first == "get /v1/stores/s1/sync http/1.1"
+    assert not {"connection", "upgrade"} & set(headers)
+    assert headers["host"] == headers["x-forwarded-host"] == f"127.0.0.1:{front.port}"
+    assert headers["x-forwarded-for"] == "127.0.0.1"
+    assert headers["x-forwarded-proto"] == "http"
+    assert "authorization" in headers
+
+
+async def test_connections_to_nodes_are_kept(tmp_path: Path) -> None:
+    """Many requests, each on a connection of its own to nginx, use few to a node."""
+    async with written(tmp_path) as (front, log):
+        for _ in range(12):
+            async with front.client() as http:
+                assert (await http.get("/v1/stores/s1/sync")).status_code == 200
+    assert len(log.requests) == 12
+    assert log.connections <= 2  # one for each of nginx's workers, as one shop has one node
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "changes", "times"),
+    [
+        ("GET", None, {}, 2),
+        ("POST", None, {}, 1),
+        ("POST", "till-7-1", {}, 1),
+        ("POST", None, SHARED, 1),
+        ("POST", "till-7-1", SHARED, 2),
+    ],
+)
+async def test_nodes_that_die_over_a_request(
+    tmp_path: Path, method: str, key: str | None, changes: dict[str, str], times: int
+) -> None:
+    """Both take it and hang up. A POST is sent once, unless it has a key and the nodes share a log."""
+    headers = {"idempotency-key": key} if key else {}
+    async with written(tmp_path, answer=b"", changes=changes) as (front, log), front.client() as http:
+        answer = await http.request(method, "/v1/stores/s1/create-order", content=b"{}", headers=headers)
+    assert len(log.requests) == times
+    assert {request.split()[0] for request in log.requests} == {method}
+    assert all(request.endswith("\r\n\r\n{}") for request in log.requests)
+    check_own_words(answer)
+
+
+async def test_a_node_that_is_not_there_is_passed_over(tmp_path: Path) -> None:
+    """Also for a POST without a key, as nothing of it was sent; whatever the shop."""
+    async with written(tmp_path, serving=1) as (front, log), front.client() as http:
+        for number in range(20):
+            answer = await http.post(f"/v1/stores/s{number}/create-order", content=b"{}")
+            assert answer.status_code == 200
+    assert len(log.requests) == 20
+
+
+async def test_one_shop_has_one_node(tmp_path: Path) -> None:
+    """All paths of a shop go to the same node, and shops are spread."""
+    async with written(tmp_path) as (front, _), front.client() as http:
+        for number in range(20):
+            for path in ("stores/s{}/sync", "stores/s{}/create-order", "tables/s{}/3/sync?after=x"):
+                assert (await http.get("/v1/" + path.format(number))).status_code == 200
+        lines = [line.split() for line in front.log.splitlines()]
+    nodes: dict[str, set[str]] = {}
+    for line in lines:
+        shop = line[3].rstrip('"').split("/")[3]
+        nodes.setdefault(shop, set()).add(next(word for word in line if word.startswith("upstream=")))
+    assert len(nodes) == 20
+    assert all(len(of_shop) == 1 for of_shop in nodes.values())
+    assert len(set.union(*nodes.values())) == 2
+
+
+async def test_no_node_at_all(tmp_path: Path) -> None:
+    """502 in nginx's own words, with a time to come back."""
+    async with written(tmp_path, serving=0) as (front, _), front.client() as http:
+        check_own_words(await http.get("/v1/stores/s1/sync"))
+
+
+async def test_answers_of_nodes_pass_as_they_are(tmp_path: Path) -> None:
+    """A node's own 502 to 504 keep their bodies: `unknown_outcome` is for the client."""
+    body = b'{"code":"unknown_outcome"}'
+    head = b"HTTP/1.1 504 X\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n\r\n" % len(
+        body
+    )
+    async with written(tmp_path, answer=head + body) as (front, log), front.client() as http:
+        answer = await http.post("/v1/stores/s1/create-order", content=b"{}")
+    assert (answer.status_code, answer.content) == (504, body)
+    assert len(log.requests) == 1
+
+
+def check_own_words(answer: httpx.Response) -> None:
+    """Nothing that a client could take for Onda's."""
+    assert answer.status_code == 502
+    assert answer.headers["content-type"] == "text/plain"
+    assert answer.headers["retry-after"] == "2"
+    assert answer.text.startswith("nginx: ")
