@@ -1,0 +1,251 @@
+"""What is in deploy/ without an engine to run it: structure, settings, metrics and limits that must agree."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from engine.config import Config
+from tests.deploy.cluster import DEPLOY
+from tests.web.site import running
+from web.cli_serve import STOP_S
+
+ROOT = DEPLOY.parent
+FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())
+KEYS = {f"ONDA_{name.upper()}" for name in Config.__struct_fields__}
+READY = "http://127.0.0.1:8080/readyz"
+
+
+def load(name: str) -> Any:
+    """A YAML file of one document."""
+    return yaml.safe_load((DEPLOY / name).read_text())
+
+
+def manifests() -> list[dict[str, Any]]:
+    """Every object in kubernetes/."""
+    return [
+        each
+        for path in sorted(DEPLOY.glob("kubernetes/*.yaml"))
+        for each in yaml.safe_load_all(path.read_text())
+    ]
+
+
+def manifest(kind: str, name: str) -> dict[str, Any]:
+    """One object."""
+    [found] = [each for each in manifests() if (each["kind"], each["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(DEPLOY).as_posix())
+def test_settings_are_ours_and_secrets_are_elsewhere(path: Path) -> None:
+    """Each `ONDA_…` is a setting (or compose's own port), and nothing looks like a key."""
+    text = path.read_text()
+    assert set(re.findall(r"ONDA_[A-Z_0-9]+", text)) <= KEYS | {"ONDA_HTTP_PORT", "ONDA_NAME"}
+    assert not re.search(r"\b[0-9a-fA-F]{32,}\b", text)
+    assert "BEGIN" not in text
+
+
+def test_compose() -> None:
+    """Two nodes that start after Redis, each with its name and volume; only nginx is reached from outside."""
+    compose = load("compose.yaml")
+    services = compose["services"]
+    assert set(services) == {"onda-1", "onda-2", "redis", "nginx", "prometheus"}
+    for name, service in services.items():
+        assert re.search(r":v?\d+\.\d+", service["image"]), f"{name} has no version"
+        assert service["healthcheck"]["test"]
+        assert set(service["networks"]) <= set(compose["networks"])
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert (DEPLOY / source).exists() if source.startswith(".") else source in compose["volumes"]
+    nodes = [services["onda-1"], services["onda-2"]]
+    for name, node in zip(("onda-1", "onda-2"), nodes, strict=True):
+        assert READY in " ".join(node["healthcheck"]["test"])
+        assert node["environment"]["ONDA_NODE_ID"] == name
+        assert node["environment"]["ONDA_SECRET"].startswith("${ONDA_SECRET:?")
+        assert node["depends_on"]["redis"]["condition"] == "service_healthy"
+        assert "ports" not in node
+        assert int(node["stop_grace_period"].rstrip("s")) > STOP_S
+    assert {volume for node in nodes for volume in node["volumes"]} == {
+        "onda-1:/var/lib/onda",
+        "onda-2:/var/lib/onda",
+    }
+    assert "ports" not in services["redis"]
+    assert compose["networks"]["inside"]["internal"]
+    lines = compose["configs"]["nodes"]["content"]
+    assert re.findall(r"^server (\S+):8080 resolve max_fails", lines, re.MULTILINE) == ["onda-1", "onda-2"]
+
+
+def test_redis_keeps_what_it_took() -> None:
+    """AOF with a sync per write, and no eviction."""
+    command = load("compose.yaml")["services"]["redis"]["command"]
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--appendfsync"] == "always"
+    assert options["--maxmemory-policy"] == "noeviction"
+
+
+def test_dockerfile() -> None:
+    """Slim, by version, not as root, with a volume where the data is; what is copied is there."""
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    said = [line.split(maxsplit=1) for line in lines if line[:1].isupper()]
+    images = [rest.split()[0] for word, rest in said if word == "FROM"]
+    assert all(re.fullmatch(r"python:3\.\d+-slim-\w+", image) for image in images)
+    assert ["USER", "onda"] in said
+    assert ["VOLUME", "/var/lib/onda"] in said
+    assert "ONDA_DATA=/var/lib/onda" in "\n".join(lines)
+    assert ["ENTRYPOINT", '["onda"]'] in said
+    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text().split()
+    for word, rest in said:
+        if word == "COPY" and not rest.startswith("--from"):
+            for source in rest.split()[:-1]:
+                assert (ROOT / source).exists()
+                assert f"!{source}" in ignored
+
+
+def test_kubernetes_objects() -> None:
+    """What is there, and that selectors, Services, nodes.conf and budgets name what is there."""
+    found = {(each["kind"], each["metadata"]["name"]) for each in manifests()}
+    assert found >= {
+        ("StatefulSet", "onda"),
+        ("Deployment", "onda-nginx"),
+        ("ConfigMap", "onda-settings"),
+        ("PodDisruptionBudget", "onda"),
+        ("PodDisruptionBudget", "onda-nginx"),
+        ("Service", "onda-nginx"),
+    }
+    assert not any(each["kind"] == "Secret" for each in manifests())
+    nodes = manifest("StatefulSet", "onda")["spec"]
+    names = [f"onda-{number}" for number in range(nodes["replicas"])]
+    conf = (DEPLOY / "kubernetes" / "nodes.conf").read_text()
+    assert re.findall(r"^server (\S+):8080 ", conf, re.MULTILINE) == names
+    for name in names:
+        selector = manifest("Service", name)["spec"]["selector"]
+        assert selector == {"statefulset.kubernetes.io/pod-name": name}
+    assert manifest("Service", nodes["serviceName"])["spec"]["clusterIP"] == "None"
+    for kind, name in (("StatefulSet", "onda"), ("Deployment", "onda-nginx")):
+        labels = manifest(kind, name)["spec"]["template"]["metadata"]["labels"]
+        assert manifest(kind, name)["spec"]["selector"]["matchLabels"] == labels
+        assert manifest("PodDisruptionBudget", name)["spec"]["selector"]["matchLabels"] == labels
+    listed = load("kustomization.yaml")
+    sources = [entry.rpartition("=")[2] for entry in listed["configMapGenerator"][0]["files"]]
+    assert all((DEPLOY / name).is_file() for name in [*listed["resources"], *sources])
+    assert set(listed["resources"]) == {
+        f"kubernetes/{path.name}" for path in DEPLOY.glob("kubernetes/*.yaml")
+    }
+
+
+def test_kubernetes_nodes() -> None:
+    """Probes, secrets by reference, a name of its own, time to end, and no rights."""
+    pod = manifest("StatefulSet", "onda")["spec"]["template"]["spec"]
+    [node] = pod["containers"]
+    paths = {kind: node[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
+    assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+    sources = {each["name"]: each["valueFrom"] for each in node["env"]}
+    assert set(sources["ONDA_SECRET"]) == set(sources["ONDA_REDIS_URL"]) == {"secretKeyRef"}
+    assert sources["ONDA_NODE_ID"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+    assert pod["terminationGracePeriodSeconds"] > STOP_S
+    assert pod["enableServiceLinks"] is False
+    assert pod["securityContext"]["runAsNonRoot"]
+    user = re.search(r"--uid (\d+)", (DEPLOY / "Dockerfile").read_text())
+    assert user is not None
+    assert pod["securityContext"]["runAsUser"] == int(user[1])
+    settings = manifest("ConfigMap", "onda-settings")["data"]
+    assert all(isinstance(value, str) for value in settings.values())
+    mounted = {mount["mountPath"] for mount in node["volumeMounts"]}
+    assert settings["ONDA_DATA"] in mounted
+
+
+def test_settings_in_kubernetes_and_docker_make_a_config() -> None:
+    """The values are taken as they stand."""
+    from engine.config import load as load_config
+
+    settings = manifest("ConfigMap", "onda-settings")["data"]
+    config, _ = load_config(environ=settings)
+    assert (config.host, config.port, config.demo) == ("0.0.0.0", 8080, False)
+    given = re.findall(r"\b(ONDA_\w+)=(\S+)", (DEPLOY / "Dockerfile").read_text())
+    config, _ = load_config(environ=dict(given))
+    assert (config.host, config.data, config.demo) == ("0.0.0.0", "/var/lib/onda", False)
+
+
+async def test_alerts_name_metrics_that_there_are() -> None:
+    """Each metric in a rule, with its suffix, and each label that it asks for, is served at /metrics."""
+    async with running() as site, site.client() as http:
+        served = (await http.get("/metrics")).text
+    kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)", served, re.MULTILINE))
+    suffixes = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
+    names = {name + end for name, kind in kinds.items() for end in suffixes[kind]} | {"up"}
+    [group] = load("prometheus/alerts.yml")["groups"]
+    alerts = group["rules"]
+    assert len({rule["alert"] for rule in alerts}) == len(alerts) > 10
+    used = set()
+    for rule in alerts:
+        found = set(re.findall(r"\b(?:onda_\w+|up)\b", rule["expr"]))
+        assert found, rule["alert"]
+        assert found <= names, found - names
+        used |= found
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert set(rule["annotations"]) == {"summary", "action"}
+        told = re.findall(r"\bonda_\w+", rule["annotations"]["action"])
+        assert set(told) <= names, told
+    assert used & {"onda_log_writable", "onda_parked", "onda_commands_total"}
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    for name in used - {"up"}:
+        assert re.sub("_(total|bucket)$", "", name) in text, name
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool")
+def test_prometheus_takes_its_files() -> None:
+    """Prometheus' own checker, where it is there."""
+    command = ["promtool", "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_asks_the_nodes_of_compose() -> None:
+    """By the names and the port that they have there, with the job that the rules name."""
+    [job] = load("prometheus/prometheus.yml")["scrape_configs"]
+    assert job["job_name"] == "onda"
+    assert job["static_configs"][0]["targets"] == ["onda-1:8080", "onda-2:8080"]
+    assert load("prometheus/prometheus.yml")["rule_files"] == ["alerts.yml"]
+
+
+def test_systemd_unit() -> None:
+    """It comes back always, has time to end, enough files, and no rights to speak of."""
+    lines = (DEPLOY / "systemd" / "onda.service").read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    assert settings["Restart"] == "always"
+    assert settings["StartLimitIntervalSec"] == "0"
+    assert int(settings["TimeoutStopSec"]) > STOP_S
+    assert int(settings["LimitNOFILE"]) > 2 * Config().connections_max
+    assert settings["User"] != "root"
+    assert settings["ProtectSystem"] == "strict"
+    assert settings["NoNewPrivileges"] == "yes"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+def test_systemd_takes_its_unit(tmp_path: Path) -> None:
+    """systemd's own checker finds nothing, and little exposure; the program is this one."""
+    unit = tmp_path / "onda.service"
+    text = (DEPLOY / "systemd" / "onda.service").read_text()
+    assert "ExecStart=/opt/onda/bin/onda " in text
+    unit.write_text(text.replace("/opt/onda/bin/onda", f"{Path(sys.executable).parent}/onda"))
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+    )
+    assert (verified.returncode, verified.stderr) == (0, "")
+    rated = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    exposure = re.search(r"exposure level for onda.service: ([\d.]+)", rated.stdout)
+    assert exposure is not None, rated.stderr
+    assert float(exposure[1]) < 2.0
