@@ -25,6 +25,7 @@ from engine.errors import (
     Conflict,
     CursorUnusable,
     Forked,
+    LogAway,
     LogFailed,
     Unavailable,
     UnknownOutcome,
@@ -53,6 +54,7 @@ class Host(Protocol):
     writer: Writer
     asking: Asking
     publish: str
+    away: str | None
 
     async def ask(self, question: Callable[[], T]) -> T: ...
 
@@ -104,7 +106,10 @@ class RedisPartition:
     @property
     def refusal(self) -> Unavailable | None:
         """See `engine.log.SharedLog.refusal`."""
-        return self._host.writer.refusal(self.number)
+        refusal = self._host.writer.refusal(self.number)
+        if refusal is None and self._host.away is not None:
+            return LogAway(self._host.away)
+        return refusal
 
     # Appending
 
@@ -112,6 +117,8 @@ class RedisPartition:
         """See `engine.log.Log.append`. Without a `basis` only versions are compared."""
         if self._host.failure is not None:
             raise UnknownOutcome
+        if refusal := self.refusal:
+            raise refusal
         streams, arguments, size = self._pack(entries, basis)
         keys = (self.keys.meta, self.keys.log, self.keys.heads, *(self.keys.at + name for name in streams))
         last = arguments[-2]

@@ -140,10 +140,13 @@ def read_message(data: bytes) -> tuple[str, list[Record]]:
 
 
 class Asking:
-    """Asks questions, each from the thread that calls; up to a few lines are kept for the next."""
+    """Asks questions, each from the thread that calls; the lines are kept for the next. Each meets its server
+    with `greet` first.
+    """
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, greet: Callable[[Line, list[int]], None] | None = None) -> None:
         self.route = route
+        self._greet = greet
         self._idle: list[Lines] = []
         self._lock = threading.Lock()
         self._entry_bytes = ENTRY_BYTES
@@ -155,7 +158,7 @@ class Asking:
             Away, Cut, Refused: it cannot be asked.
         """
         with self._lock:
-            lines = self._idle.pop() if self._idle else Lines(self.route)
+            lines = self._idle.pop() if self._idle else Lines(self.route, self._greet)
         again = True
         while True:
             address = None
@@ -228,9 +231,9 @@ class Asking:
     def fork(self, partition: int, epoch: str, witness: Witness) -> Meta:
         """Begin a new epoch if a record that was acknowledged is not there; return what holds now."""
         keys = Keys.of(partition)
-        arguments = (epoch, new_epoch(os.urandom), *witness)
 
         def question(line: Line) -> Meta:
+            arguments = (epoch, new_epoch(os.urandom), *witness, line.server.run)
             (answer,) = line.run(FORK, [((keys.meta, keys.log, keys.epochs), arguments)])
             if good(answer)[0] == b"gone":
                 raise Gone(partition, "meta")

@@ -16,6 +16,7 @@ from redis.exceptions import (
     AskError,
     BusyLoadingError,
     ClusterDownError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -183,8 +184,8 @@ def refusal_of(error: Exception) -> Unavailable | None:
         return ReadOnly("Redis cannot write to its disk: reading works, orders come back when it can")
     if word in ("NOREPLICAS", "NOGOODSLAVE"):
         return ReadOnly("Redis has too few replicas: reading works, orders come back with them")
-    away = (ReadOnlyError, BusyLoadingError, ClusterDownError, AskError, TryAgainError)
-    if isinstance(error, away) or word in ("MASTERDOWN", "BUSY", "NOAUTH", "NOPERM", "UNBLOCKED"):
+    away = (ReadOnlyError, BusyLoadingError, ClusterDownError, AskError, TryAgainError, NoPermissionError)
+    if isinstance(error, away) or word in ("MASTERDOWN", "BUSY", "NOAUTH"):
         return LogAway(f"Redis takes nothing just now: {type(error).__name__} {text}")
     return None
 

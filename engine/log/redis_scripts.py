@@ -188,7 +188,7 @@ if not forked and position < head and position >= tonumber(m[3]) then
 end
 if forked and m[1] == ARGV[1] then
   m[1] = ARGV[2]
-  redis.call('HSET', KEYS[1], 'epoch', m[1])
+  redis.call('HSET', KEYS[1], 'epoch', m[1], 'run', ARGV[5])
   redis.call('RPUSH', KEYS[3], m[1] .. ' ' .. math.min(head, position))
 end
 return {'ok', m[1], head, tonumber(m[3]), m[4]}
@@ -196,7 +196,7 @@ return {'ok', m[1], head, tonumber(m[3]), m[4]}
     "allow-oom",
 )
 """Begin a new epoch if the witness is right. KEYS: meta, log, epochs. ARGV: the epoch of the witness, the new
-one, position and id of a record that was seen. Returns as `MEET`.
+one, position and id of a record that was seen, run of the server. Returns as `MEET`.
 """
 
 READ_STREAM = _script(

@@ -43,21 +43,24 @@ class RedisLog:
 
     Attributes:
         partitions: each a log of its own.
+        away: why partitions could not be looked at last time, `None` when they could.
         looks: how often partitions were looked at.
         healed: how many records were read because no message of them had come.
     """
 
     def __init__(self, route: Route, met: Mapping[int, Meta]) -> None:
-        self.asking = Asking(route)
+        greet = partial(_greet, count=route.partitions)
+        self.asking = Asking(route, greet)
         self.publish = route.publish
         self.failure: LogFailed | None = None
+        self.away: str | None = None
         self.looks = 0
         self.healed = 0
         self._failed = trio.Event()
         self._route = route
         self._limiter = trio.CapacityLimiter(ASKERS_MAX)
         self._worker = ThreadWorker("onda-redis")
-        self._lines = Lines(route, partial(_greet, count=route.partitions))
+        self._lines = Lines(route, greet)
         self.writer = Writer(self._lines, self._worker, self.fail)
         self.partitions = [RedisPartition(number, meta, self) for number, meta in sorted(met.items())]
         self.listener = Listener(route, self._hear, self.poke)
@@ -167,7 +170,6 @@ class RedisLog:
             nursery.start_soon(self._keep_looking)
 
     async def _keep_looking(self) -> None:
-        away = False
         while self.failure is None:
             with trio.move_on_after(LOOK_S if self.listener.up else DEAF_S):
                 await self._poked.wait()
@@ -175,14 +177,14 @@ class RedisLog:
             try:
                 await self.look()
             except LogAway as error:
-                if not away:
+                if self.away is None:
                     logger.warning("partitions cannot be looked at: %s", error.detail)
-                away = True
+                self.away = error.detail
                 await trio.sleep(DEAF_S)
             except LogFailed:
                 return  # everybody has been told
             else:
-                away = False
+                self.away = None
 
     async def close(self) -> None:
         """Finish what waits, then end the threads."""
@@ -193,7 +195,7 @@ class RedisLog:
 
 
 def _greet(line: Line, mine: list[int], count: int) -> None:
-    """Meet a server before anything is appended."""
+    """Meet a server before anything is asked of it or appended to it: another run may be a new epoch."""
     try:
         for partition, meta in meet(line, mine, count).items():
             if meta is None:

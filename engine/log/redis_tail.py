@@ -67,9 +67,9 @@ class Listener:
                         mine = [number for number, owner in enumerate(owners) if owner == address]
                         nursery.start_soon(self._listen, address, mine)
             except* (Away, Cut) as group:
-                logger.warning(
-                    "Redis is not heard, partitions are looked at instead: %s", group.exceptions[0]
-                )
+                if tries == 0:
+                    why = group.exceptions[0]
+                    logger.warning("Redis is not heard, partitions are looked at instead: %s", why)
             self._subscribed.clear()
             self._route.forget()
             self._changed()

@@ -110,12 +110,11 @@ class Writer:
         self.appends = 0
 
     def refusal(self, partition: int) -> Unavailable | None:
-        """Return what an append would be refused with now."""
-        if away := self._away.get(partition):
-            return away
-        if self._refused is not None and trio.current_time() < self._refused[0]:
-            return self._refused[1]
-        return None
+        """Return what an append would be refused with now: an error of its own each time."""
+        refusal: Unavailable | None = self._away.get(partition)
+        if refusal is None and self._refused is not None and trio.current_time() < self._refused[0]:
+            refusal = self._refused[1]
+        return None if refusal is None else type(refusal)(refusal.detail)
 
     async def append(self, append: Append) -> Any:
         """Hand an append over, then wait for the script's answer.
@@ -127,7 +126,7 @@ class Writer:
         if self._closed is not None:
             raise self._closed()
         if refusal := self.refusal(append.partition):
-            raise type(refusal)(refusal.detail)
+            raise refusal
         if self._entries + append.entries > QUEUE_ENTRIES_MAX or self._bytes + append.size > QUEUE_BYTES_MAX:
             raise Overloaded
         self._queue.append(append)
