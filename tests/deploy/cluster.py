@@ -80,7 +80,7 @@ def adapted(folder: Path, port: int, nodes: list[int], changes: Mapping[str, str
 @contextmanager
 def nginx(folder: Path, nodes: list[int], changes: Mapping[str, str] | None = None) -> Iterator[Nginx]:
     """Run nginx in front of two ports of this machine until the block ends."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     port = free_port()
     config = adapted(folder, port, nodes, changes or {})
     assert NGINX is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -82,6 +84,25 @@ async def test_headers(tmp_path: Path) -> None:
     assert headers["x-forwarded-for"] == "127.0.0.1"
     assert headers["x-forwarded-proto"] == "http"
     assert "authorization" in headers
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
+async def test_with_a_certificate(tmp_path: Path) -> None:
+    """The lines that are commented out in the shipped file, as they stand; a node learns that it is https."""
+    folder, port = tmp_path / "nginx", free_port()
+    folder.mkdir()
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=onda"]
+    request += ["-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt")]
+    request += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    await trio.run_process(request, capture_stderr=True)
+    changes = {"# listen 443 ": f"listen 127.0.0.1:{port} ", "# ssl_": "ssl_"}
+    async with written(tmp_path, changes=changes) as (_, log):
+        trusted = ssl.create_default_context(cafile=str(folder / "tls.crt"))
+        async with httpx.AsyncClient(verify=trusted) as http:
+            answer = await http.get(f"https://127.0.0.1:{port}/v1/stores/s1/sync")
+    assert answer.status_code == 200
+    assert "x-forwarded-proto: https" in log.requests[0].lower()
+    assert f"host: 127.0.0.1:{port}" in log.requests[0].lower()
 
 
 async def test_connections_to_nodes_are_kept(tmp_path: Path) -> None:
