@@ -126,10 +126,18 @@ def token(file: str | None, data: str | None, revoke: str | None, ttl: str, **cl
 
 
 @cli.command()
+@click.option(
+    "--redis", metavar="URL", help="Look at this Redis: what does an acknowledgement survive there?"
+)
+@click.option("--accept-loss", is_flag=True, help="Let pass settings of Redis that may lose what it had.")
 @_data
 @_file
-def check(file: str | None, **options: Any) -> None:
-    """Look at settings, disk, space and lock before they matter."""
+def check(file: str | None, redis: str | None, accept_loss: bool, **options: Any) -> None:
+    """Look at settings, disk, space and lock before they matter; or at a Redis."""
+    if redis is not None:
+        from web import cli_check_redis  # here, as redis-py takes its time to load
+
+        sys.exit(cli_check_redis.check_redis(redis, accept_loss=accept_loss))
     sys.exit(cli_check.check(_load(file, **options)))
 
 
