@@ -24,6 +24,13 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
+_USE = "}\nmap $request_method:$onda_keyed"
+SHARED = {
+    "include /etc/nginx/onda/shops.conf;": "include /etc/nginx/onda/nodes.conf;",
+    f"    default  0;\n{_USE}": f"    default  1;\n{_USE}",
+}
+"""What is changed in nginx's files where the nodes share a log."""
+
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="no nginx")
 needs_redis = pytest.mark.skipif(find_server() is None, reason="no redis-server")
 
@@ -67,9 +74,10 @@ def adapted(folder: Path, port: int, nodes: list[int], changes: Mapping[str, str
         "worker_connections 65536;": "worker_connections 512;",
     }
     texts = {
-        name: (DEPLOY / "nginx" / name).read_text() for name in ("nginx.conf", "onda.conf", "nodes.conf")
+        name: (DEPLOY / "nginx" / name).read_text()
+        for name in ("nginx.conf", "onda.conf", "nodes.conf", "shops.conf")
     }
-    for old, new in {**replaced, **changes}.items():
+    for old, new in [*changes.items(), *replaced.items()]:
         assert any(old in text for text in texts.values()), f"the shipped configuration has no {old!r}"
         texts = {name: text.replace(old, new) for name, text in texts.items()}
     for name, text in texts.items():

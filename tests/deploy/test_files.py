@@ -80,6 +80,11 @@ def test_compose() -> None:
     assert compose["networks"]["inside"]["internal"]
     lines = compose["configs"]["nodes"]["content"]
     assert re.findall(r"^server (\S+):8080 resolve max_fails", lines, re.MULTILINE) == ["onda-1", "onda-2"]
+    shops = compose["configs"]["shops"]["content"]
+    assert re.findall(r"^server (\S+):8080 resolve", shops, re.MULTILINE) == ["onda-1"]
+    written = (DEPLOY / "nginx" / "onda.conf").read_text()
+    included = set(re.findall(r"include (\S+);", written))
+    assert included == {config["target"] for config in services["nginx"]["configs"]}
 
 
 def test_redis_keeps_what_it_took() -> None:
@@ -125,6 +130,8 @@ def test_kubernetes_objects() -> None:
     names = [f"onda-{number}" for number in range(nodes["replicas"])]
     conf = (DEPLOY / "kubernetes" / "nodes.conf").read_text()
     assert re.findall(r"^server (\S+):8080 ", conf, re.MULTILINE) == names
+    shops = (DEPLOY / "kubernetes" / "shops.conf").read_text()
+    assert re.findall(r"^server (\S+):8080;", shops, re.MULTILINE) == names[:1]
     for name in names:
         selector = manifest("Service", name)["spec"]["selector"]
         assert selector == {"statefulset.kubernetes.io/pod-name": name}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,9 @@ import pytest
 import trio
 
 from tests.chaos.process import free_port
-from tests.deploy.cluster import Nginx, needs_nginx, nginx
+from tests.deploy.cluster import SHARED, Nginx, needs_nginx, nginx
 
 pytestmark = needs_nginx
-
-_USE = "}\nmap $request_method:$onda_keyed"
-SHARED = {f"    default  0;\n{_USE}": f"    default  1;\n{_USE}"}
-"""What is changed where the nodes share a log."""
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -56,14 +52,17 @@ def _length(head: bytes) -> int:
 
 @asynccontextmanager
 async def written(
-    folder: Path, answer: bytes = ANSWER, serving: int = 2, changes: dict[str, str] | None = None
+    folder: Path,
+    answer: bytes = ANSWER,
+    serving: Sequence[int] = (0, 1),
+    changes: dict[str, str] | None = None,
 ) -> AsyncIterator[tuple[Nginx, Written]]:
-    """nginx in front of two servers; of these `serving` are there."""
+    """nginx in front of two servers; those in `serving` are there."""
     log = Written(answer)
     ports = [free_port(), free_port()]
     async with trio.open_nursery() as nursery:
-        for port in ports[:serving]:
-            await nursery.start(partial(trio.serve_tcp, log.serve, port, host="127.0.0.1"))
+        for at in serving:
+            await nursery.start(partial(trio.serve_tcp, log.serve, ports[at], host="127.0.0.1"))
         with nginx(folder / "nginx", ports, changes) as front:
             await front.wait_listening()
             yield front, log
@@ -115,41 +114,69 @@ async def test_connections_to_nodes_are_kept(tmp_path: Path) -> None:
     assert log.connections <= 2  # one for each of nginx's workers, as one shop has one node
 
 
+SHOP, SHARED_PATH = "/v1/stores/s1/create-order", "/accounts"
+
+
 @pytest.mark.parametrize(
-    ("method", "key", "changes", "times"),
+    ("method", "path", "key", "changes", "times"),
     [
-        ("GET", None, {}, 2),
-        ("POST", None, {}, 1),
-        ("POST", "till-7-1", {}, 1),
-        ("POST", None, SHARED, 1),
-        ("POST", "till-7-1", SHARED, 2),
+        ("GET", SHARED_PATH, None, {}, 2),
+        ("POST", SHARED_PATH, None, {}, 1),
+        ("POST", SHARED_PATH, "till-7-1", {}, 1),
+        ("GET", SHOP, None, {}, 1),
+        ("POST", SHOP, "till-7-1", {}, 1),
+        ("GET", SHOP, None, SHARED, 2),
+        ("POST", SHOP, None, SHARED, 1),
+        ("POST", SHOP, "till-7-1", SHARED, 2),
     ],
 )
 async def test_nodes_that_die_over_a_request(
-    tmp_path: Path, method: str, key: str | None, changes: dict[str, str], times: int
+    tmp_path: Path, method: str, path: str, key: str | None, changes: dict[str, str], times: int
 ) -> None:
     """Both take it and hang up. A POST is sent once, unless it has a key and the nodes share a log."""
     headers = {"idempotency-key": key} if key else {}
     async with written(tmp_path, answer=b"", changes=changes) as (front, log), front.client() as http:
-        answer = await http.request(method, "/v1/stores/s1/create-order", content=b"{}", headers=headers)
+        answer = await http.request(method, path, content=b"{}", headers=headers)
     assert len(log.requests) == times
     assert {request.split()[0] for request in log.requests} == {method}
     assert all(request.endswith("\r\n\r\n{}") for request in log.requests)
     check_own_words(answer)
 
 
-async def test_a_node_that_is_not_there_is_passed_over(tmp_path: Path) -> None:
-    """Also for a POST without a key, as nothing of it was sent; whatever the shop."""
-    async with written(tmp_path, serving=1) as (front, log), front.client() as http:
+@pytest.mark.parametrize(
+    ("path", "changes"), [("/v1/stores/s{}/create-order", SHARED), ("/accounts?n={}", {})]
+)
+async def test_a_node_that_is_not_there_is_passed_over(
+    tmp_path: Path, path: str, changes: dict[str, str]
+) -> None:
+    """Also for a POST without a key, as nothing of it was sent."""
+    async with written(tmp_path, serving=[0], changes=changes) as (front, log), front.client() as http:
         for number in range(20):
-            answer = await http.post(f"/v1/stores/s{number}/create-order", content=b"{}")
+            answer = await http.post(path.format(number), content=b"{}")
             assert answer.status_code == 200
     assert len(log.requests) == 20
 
 
-async def test_one_shop_has_one_node(tmp_path: Path) -> None:
+async def test_without_a_shared_log_shops_have_one_node(tmp_path: Path) -> None:
+    """While it is away no other is asked, which would say, and for good, that there is no such shop."""
+    paths = (
+        "/v1/stores/s{}/sync",
+        "/v1/users/u{}/sync",
+        "/v1/ws?n={}",
+        "/v1/stream?feed=stores/s{}",
+        "/pay/{}",
+    )
+    async with written(tmp_path, serving=[1]) as (front, log), front.client() as http:
+        for number in range(4):
+            for path in paths:
+                check_own_words(await http.get(path.format(number)))
+            assert (await http.get("/events/sse")).status_code == 200
+    assert len(log.requests) == 4
+
+
+async def test_with_a_shared_log_each_shop_has_its_node(tmp_path: Path) -> None:
     """All paths of a shop go to the same node, and shops are spread."""
-    async with written(tmp_path) as (front, _), front.client() as http:
+    async with written(tmp_path, changes=SHARED) as (front, _), front.client() as http:
         for number in range(20):
             for path in ("stores/s{}/sync", "stores/s{}/create-order", "tables/s{}/3/sync?after=x"):
                 assert (await http.get("/v1/" + path.format(number))).status_code == 200
@@ -165,7 +192,7 @@ async def test_one_shop_has_one_node(tmp_path: Path) -> None:
 
 async def test_no_node_at_all(tmp_path: Path) -> None:
     """502 in nginx's own words, with a time to come back."""
-    async with written(tmp_path, serving=0) as (front, _), front.client() as http:
+    async with written(tmp_path, serving=[]) as (front, _), front.client() as http:
         check_own_words(await http.get("/v1/stores/s1/sync"))
 
 
