@@ -114,6 +114,37 @@ async def test_connections_to_nodes_are_kept(tmp_path: Path) -> None:
     assert log.connections <= 2  # one for each of nginx's workers, as one shop has one node
 
 
+STALL_BYTES_MAX = 32 << 20
+"""What sockets on the way may hold (some MB each); with buffering, nginx would put 1 GB into files."""
+
+
+async def test_a_client_that_reads_nothing_holds_up_its_node(tmp_path: Path) -> None:
+    """nginx takes no more than its sockets hold, so the node sees that a screen does not keep up."""
+    port, taken = free_port(), 0
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+
+    async def flood(stream: trio.SocketStream) -> None:
+        nonlocal taken
+        await stream.receive_some(4096)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        with trio.move_on_after(2):
+            while taken < 4 * STALL_BYTES_MAX:
+                await stream.send_all(chunk)
+                taken += len(chunk)
+        stopped.set()
+
+    stopped = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(trio.serve_tcp, flood, port, host="127.0.0.1"))
+        with nginx(tmp_path / "nginx", [port, port]) as front:
+            await front.wait_listening()
+            async with await trio.open_tcp_stream("127.0.0.1", front.port) as client:
+                await client.send_all(b"GET /v1/stores/s1/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+                await stopped.wait()
+        nursery.cancel_scope.cancel()
+    assert 0 < taken < STALL_BYTES_MAX
+
+
 SHOP, SHARED_PATH = "/v1/stores/s1/create-order", "/accounts"
 
 
