@@ -76,6 +76,7 @@ class RedisPartition:
         head: position of the last record that is known to be there.
         first: position of the oldest one that is kept, as far as is known.
         seen: everything up to this position came in, in order.
+        missed: a message came that does not follow what was seen.
     """
 
     def __init__(self, number: int, meta: Meta, host: Host) -> None:
@@ -83,6 +84,7 @@ class RedisPartition:
         self.keys = Keys.of(number)
         self.append_bytes_max = APPEND_BYTES_MAX
         self.first = meta.first
+        self.missed = False
         self._host = host
         self._kept: list[Record] = []
         self._kept_bytes = 0
@@ -283,7 +285,19 @@ class RedisPartition:
             logger.warning("%s: somebody published what is no record", self.keys.channel)
             return
         if epoch != self.epoch or not self.take(records):
+            self.missed = True
             self._host.poke()
+
+    @property
+    def last_seen(self) -> Witness:
+        """The last record that came in, in order."""
+        return Witness(self.seen, self._seen_id)
+
+    async def wait_seen(self, position: int) -> None:
+        """Wait until everything up to a position came in, or a new epoch begins."""
+        epoch = self.epoch
+        while self.seen < position and self.epoch == epoch and not self.missed:
+            await self._changed.wait()
 
     def take(self, records: Sequence[Record]) -> bool:
         """Take records that stand next to each other; return False when they do not follow what was taken."""

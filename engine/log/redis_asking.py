@@ -189,7 +189,9 @@ class Asking:
 
         def question(line: Line) -> dict[int, Meta]:
             names = ("epoch", "head", "first", "last")
-            answers = line.call([("HMGET", Keys.of(p).meta, *names) for p in partitions])
+            role, *answers = line.call([("ROLE",), *(("HMGET", Keys.of(p).meta, *names) for p in partitions)])
+            if good(role)[0] != b"master":  # it was one when the line was opened
+                raise Refused(f"{line.address[0]}:{line.address[1]} is a replica now")
             told = {}
             for partition, answer in zip(partitions, answers, strict=True):
                 if good(answer)[0] is None:

@@ -31,6 +31,8 @@ Address = tuple[str, int]
 T = TypeVar("T")
 
 REDIS_MIN = (7, 0)
+AT_ONCE = 16
+"""Commands that are packed and sent together."""
 
 
 class Away(Exception):
@@ -77,7 +79,9 @@ class Line:
         line = self._connection
 
         def work() -> list[Any]:
-            line.send_packed_command(line.pack_commands(commands), check_health=False)
+            for start in range(0, len(commands), AT_ONCE):  # Redis works on some while the next are packed
+                packed = line.pack_commands(commands[start : start + AT_ONCE])
+                line.send_packed_command(packed, check_health=False)
             return [_read(line) for _ in commands]
 
         return self._guarded(work)

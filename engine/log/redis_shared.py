@@ -32,6 +32,8 @@ LOOK_S = 1.0
 """How often partitions are looked at while the channels are heard."""
 DEAF_S = 0.05
 """And while they are not."""
+GRACE_S = 0.1
+"""How long what the channels have not yet brought is waited for, before it is read instead."""
 HEAL_BYTES = 1 << 20
 CLOSE_S = 3.0
 
@@ -130,9 +132,14 @@ class RedisLog:
         for partition in self.partitions:
             meta = told[partition.number]
             if partition.suspects(meta):
-                meta = await self._ask_fork(partition)
+                meta = told[partition.number] = await self._ask_fork(partition, partition.witness)
             partition.compare(meta)
-            await self._heal(partition, meta)
+        if self.listener.up and not any(partition.missed for partition in self.partitions):
+            with trio.move_on_after(GRACE_S):
+                for partition in self.partitions:
+                    await partition.wait_seen(told[partition.number].head)
+        for partition in self.partitions:
+            await self._heal(partition, told[partition.number])
 
     def _look(self) -> dict[int, Meta]:
         told: dict[int, Meta] = {}
@@ -143,11 +150,12 @@ class RedisLog:
             told |= self.asking.look(numbers)
         return told
 
-    async def _ask_fork(self, partition: RedisPartition) -> Meta:
-        fork = partial(self.asking.fork, partition.number, partition.epoch, partition.witness)
+    async def _ask_fork(self, partition: RedisPartition, witness: Witness) -> Meta:
+        fork = partial(self.asking.fork, partition.number, partition.epoch, witness)
         return await self.ask(fork)
 
     async def _heal(self, partition: RedisPartition, meta: Meta) -> None:
+        partition.missed = False
         while partition.seen < meta.head and partition.epoch == meta.epoch:
             seen = partition.seen
             read = partial(self.asking.read, partition.number, seen, HEAL_BYTES)
@@ -158,8 +166,11 @@ class RedisLog:
                 self.healed += len(records)
             elif records and records[0].position > seen + 1 and now.first > seen + 1:
                 partition.skip(records[0])
-            else:  # what we saw is not what is there
-                partition.compare(await self._ask_fork(partition))
+            else:  # what is there does not follow what we saw
+                meta = await self._ask_fork(partition, partition.last_seen)
+                if meta.epoch == partition.epoch and partition.seen == seen:
+                    self.fail(Gone(partition.number, f"the record at position {seen + 1}"))
+                partition.compare(meta)
                 return
 
     async def run(self) -> None:

@@ -226,3 +226,20 @@ async def test_a_first_start_that_came_not_to_its_end_goes_on(tmp_path: Path) ->
         with pytest.raises(ConfigError, match="redis_partitions is 8, but Redis has 4"):
             async with opened(server, 8):
                 raise AssertionError("another number")
+
+
+async def test_a_hole_in_the_middle_ends_the_log(tmp_path: Path) -> None:
+    """A record is missing that others stand on: nobody goes on past it."""
+    with redis_server(tmp_path) as server:
+        with pytest.RaisesGroup(LogFailed, allow_unwrapped=True, flatten_subgroups=True):
+            async with opened(server) as one:
+                log = one.partitions[0]
+                await Writing(log).append(3)
+                await until(lambda: log.seen == 3)
+                one.listener._hear = lambda batch: None
+                with client(server) as direct:
+                    (record,) = direct.xrevrange("{onda:0}:log", count=1)
+                    direct.xadd("{onda:0}:log", {**record[1], "i": "z5", "p": "z4"}, id="5-0")
+                    direct.hset("{onda:0}:meta", mapping={"head": 5, "last": "z5"})
+                with trio.fail_after(5):
+                    raise await log.wait_failed()
