@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import time
@@ -130,6 +131,30 @@ async def test_a_password(tmp_path: Path) -> None:
                 async with opened(url):
                     raise AssertionError("it opened")
             assert "secret" not in caught.value.detail
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
+async def test_over_tls(tmp_path: Path) -> None:
+    """With a certificate that the URL vouches for, and with no other."""
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
+    made = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", key, "-out", certificate]
+    await trio.run_process(["openssl", *made.split(), *files], capture_stdout=True, capture_stderr=True)
+    with redis_server(tmp_path) as free:
+        port = str(free.port)
+    tls = ["--port", "0", "--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", key]
+    with redis_server(tmp_path, *tls, "--tls-ca-cert-file", certificate, "--tls-auth-clients", "no"):
+        url = f"rediss://127.0.0.1:{port}"
+        async with (
+            opened(f"{url}?ssl_ca_certs={certificate}") as one,
+            opened(f"{url}?ssl_ca_certs={certificate}") as other,
+        ):
+            await until(lambda: other.listener.up)
+            assert await Writing(one.partitions[0]).append(3) == 3
+            await until(lambda: other.partitions[0].seen == 3)
+        with pytest.raises(LogAway, match="certificate"):
+            async with opened(url):
+                raise AssertionError("it opened")
 
 
 async def test_nobody_there() -> None:
