@@ -38,7 +38,7 @@ class MemoryLog:
         self.first = 1
         self.writable = True
         self._entries: list[Entry] = []
-        self._ids: list[str] = []  # of the events; "" of those that came without
+        self._ids: dict[tuple[str, int], str] = {}  # of the events that came with one
         self._last: dict[str, str] = {}  # stream -> id of its last record
         self._bytes = 0
         self._heads = Heads(complete=True)
@@ -67,12 +67,13 @@ class MemoryLog:
         if self._held is not None and self._waiting + len(entries) > QUEUE_ENTRIES_MAX:
             raise Overloaded
         self._heads.advance(entries)
-        self._last.update(zip((entry.stream for entry in entries), ids, strict=True))
+        for entry, id_ in zip(entries, ids, strict=True):
+            self._ids[entry.stream, entry.version] = self._last[entry.stream] = id_
         if self._held is None:
-            position = self._commit(entries, ids)
+            position = self._commit(entries)
             await trio.lowlevel.checkpoint()
             return position
-        held = _Held(entries, ids)
+        held = _Held(entries)
         self._held.append(held)
         await held.settled.wait()
         if held.position is None:
@@ -84,20 +85,20 @@ class MemoryLog:
         stream, first = entries[0][:2]
         if {entry.stream for entry in entries} != {stream} or len(basis.ids) != len(entries):
             raise ValueError("an append with a basis has one stream, and an id for each entry")
-        if basis.epoch != self.epoch:
-            raise Forked(f"the epoch is {self.epoch} now")
         version, last = self._heads.get(stream) or 0, self._last.get(stream, "")
-        if version == first - 1 and last == basis.after:
+        if version == first - 1 and last == basis.after and basis.epoch == self.epoch:
             return None
-        known = {
-            entry.version: (position, id_)
-            for position, (entry, id_) in enumerate(zip(self._entries, self._ids, strict=True), self.first)
+        kept = {
+            entry.version: position
+            for position, entry in enumerate(self._entries, self.first)
             if entry.stream == stream
         }
-        there = [known.get(number, (0, ""))[1] for number in range(first, first + len(entries))]
-        if there == list(basis.ids):
-            return known[entries[-1].version][0]
-        before = known.get(first - 1, (0, basis.after))[1]
+        there = [self._ids.get((stream, number)) for number in range(first, first + len(entries))]
+        if there == list(basis.ids) and entries[-1].version in kept:
+            return kept[entries[-1].version]
+        if basis.epoch != self.epoch:
+            raise Forked(f"the epoch is {self.epoch} now")
+        before = self._ids.get((stream, first - 1), basis.after)
         error = Forked if version < first - 1 or before != basis.after else Conflict
         raise error(f"{stream} is at version {version}", version, last)
 
@@ -168,8 +169,9 @@ class MemoryLog:
         surplus = min(upto, self.head) - self.first + 1
         if surplus > 0:
             self._bytes -= sum(map(entry_bytes, self._entries[:surplus]))
+            for entry in self._entries[:surplus]:
+                self._ids.pop((entry.stream, entry.version), None)
             del self._entries[:surplus]
-            del self._ids[:surplus]
             self.first += surplus
 
     async def wait_failed(self) -> LogFailed:
@@ -197,7 +199,7 @@ class MemoryLog:
         """Make durable what waits, in order, and all later appends at once again."""
         held, self._held = self._held or [], None
         for append in held:
-            append.position = self._commit(append.entries, append.ids)
+            append.position = self._commit(append.entries)
             append.settled.set()
 
     def set_writable(self, writable: bool) -> None:
@@ -208,12 +210,10 @@ class MemoryLog:
         """Behave as after a failover that lost the last `count` entries, so that a new epoch begins."""
         for entry in reversed(self._entries[-count:]):
             self._heads.note(entry.stream, entry.version - 1)
-            self._last.pop(entry.stream, None)
+            self._ids.pop((entry.stream, entry.version), None)
+            self._last[entry.stream] = self._ids.get((entry.stream, entry.version - 1), "")
         self.head -= count
         del self._entries[-count:]
-        del self._ids[-count:]
-        for entry, id_ in zip(self._entries, self._ids, strict=True):
-            self._last[entry.stream] = id_
         self.epoch = epoch
         self._wake()
 
@@ -225,9 +225,8 @@ class MemoryLog:
         for append in held:
             append.settled.set()
 
-    def _commit(self, entries: Sequence[Entry], ids: Sequence[str]) -> int:
+    def _commit(self, entries: Sequence[Entry]) -> int:
         self._entries.extend(entries)
-        self._ids.extend(ids)
         self._bytes += sum(map(entry_bytes, entries))
         self.head += len(entries)
         self._wake()
@@ -241,8 +240,7 @@ class MemoryLog:
 class _Held:
     """One append that waits."""
 
-    def __init__(self, entries: Sequence[Entry], ids: Sequence[str]) -> None:
+    def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = tuple(entries)
-        self.ids = ids
         self.settled = trio.Event()
         self.position: int | None = None

@@ -54,7 +54,7 @@ class Host(Protocol):
     writer: Writer
     asking: Asking
     publish: str
-    away: str | None
+    away: dict[int, str]
 
     async def ask(self, question: Callable[[], T]) -> T: ...
 
@@ -109,8 +109,8 @@ class RedisPartition:
     def refusal(self) -> Unavailable | None:
         """See `engine.log.SharedLog.refusal`."""
         refusal = self._host.writer.refusal(self.number)
-        if refusal is None and self._host.away is not None:
-            return LogAway(self._host.away)
+        if refusal is None and self.number in self._host.away:
+            return LogAway(self._host.away[self.number])
         return refusal
 
     # Appending

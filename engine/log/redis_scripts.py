@@ -87,10 +87,10 @@ end
 APPEND = _script(
     _CHECKED
     + """
-if m[1] ~= ARGV[1] then return {'epoch', m[1]} end
 local n = tonumber(ARGV[4])
 local entries = 5 + 3 * n
-local v, low, last, moved = {}, {}, {}, nil
+local v, low, last = {}, {}, {}
+local moved = m[1] ~= ARGV[1] and 1 or nil
 for s = 1, n do
   local a = 2 + 3 * s
   v[s], low[s], last[s] = head_of(ARGV[a], KEYS[3 + s])
@@ -113,6 +113,7 @@ if moved then
     if not position or record(position) ~= ARGV[e + 1] then position = nil break end
   end
   if position then return {'same', tonumber(position)} end
+  if m[1] ~= ARGV[1] then return {'epoch', m[1]} end
   local version = tonumber(ARGV[3 + 3 * moved])
   local there = at(moved, version)
   there = there and record(there) or (version == v[moved] and last[moved]) or ''

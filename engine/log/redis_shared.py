@@ -45,7 +45,7 @@ class RedisLog:
 
     Attributes:
         partitions: each a log of its own.
-        away: why partitions could not be looked at last time, `None` when they could.
+        away: the partitions that could not be looked at last time, and why.
         looks: how often partitions were looked at.
         healed: how many records were read because no message of them had come.
     """
@@ -55,7 +55,7 @@ class RedisLog:
         self.asking = Asking(route, greet)
         self.publish = route.publish
         self.failure: LogFailed | None = None
-        self.away: str | None = None
+        self.away: dict[int, str] = {}
         self.looks = 0
         self.healed = 0
         self._failed = trio.Event()
@@ -128,27 +128,36 @@ class RedisLog:
             LogFailed: keys are missing.
         """
         self.looks += 1
-        told = await self.ask(self._look)
-        for partition in self.partitions:
+        told, away = await self.ask(self._look)
+        if away and not self.away:
+            logger.warning("partitions %s cannot be looked at: %s", sorted(away), next(iter(away.values())))
+        self.away = away
+        here = [partition for partition in self.partitions if partition.number in told]
+        for partition in here:
             meta = told[partition.number]
             if partition.suspects(meta):
                 meta = told[partition.number] = await self._ask_fork(partition, partition.witness)
             partition.compare(meta)
-        if self.listener.up and not any(partition.missed for partition in self.partitions):
+        if self.listener.up and not any(partition.missed for partition in here):
             with trio.move_on_after(GRACE_S):
-                for partition in self.partitions:
+                for partition in here:
                     await partition.wait_seen(told[partition.number].head)
-        for partition in self.partitions:
+        for partition in here:
             await self._heal(partition, told[partition.number])
 
-    def _look(self) -> dict[int, Meta]:
+    def _look(self) -> tuple[dict[int, Meta], dict[int, str]]:
+        """Return what partitions say, and why those say nothing that say nothing."""
         told: dict[int, Meta] = {}
+        away: dict[int, str] = {}
         servers: dict[Any, list[int]] = {}
         for number, address in enumerate(self._route.addresses()):
             servers.setdefault(address, []).append(number)
         for numbers in servers.values():
-            told |= self.asking.look(numbers)
-        return told
+            try:
+                told |= self.asking.look(numbers)
+            except (Away, Cut, Refused) as error:
+                away.update(dict.fromkeys(numbers, f"Redis is away: {error}"))
+        return told, away
 
     async def _ask_fork(self, partition: RedisPartition, witness: Witness) -> Meta:
         fork = partial(self.asking.fork, partition.number, partition.epoch, witness)
@@ -188,14 +197,11 @@ class RedisLog:
             try:
                 await self.look()
             except LogAway as error:
-                if self.away is None:
-                    logger.warning("partitions cannot be looked at: %s", error.detail)
-                self.away = error.detail
-                await trio.sleep(DEAF_S)
+                self.away = dict.fromkeys(range(len(self.partitions)), error.detail)
             except LogFailed:
                 return  # everybody has been told
-            else:
-                self.away = None
+            if self.away:
+                await trio.sleep(DEAF_S)
 
     async def close(self) -> None:
         """Finish what waits, then end the threads."""

@@ -41,6 +41,8 @@ BACKOFF_S = 0.05
 BACKOFF_S_MAX = 2.0
 REFUSED_S = 0.5
 """How long appends are refused after Redis refused one, before the next is tried."""
+QUIET_S = 60.0
+"""How often that is worth a line in the log."""
 
 
 class Append:
@@ -101,7 +103,8 @@ class Writer:
         self._closed: type[OndaError] | None = None
         self._doubtful: list[Append] = []
         self._away: dict[int, LogAway] = {}
-        self._refused: tuple[float, Unavailable] | None = None
+        self._refused: dict[int, tuple[float, Unavailable]] = {}
+        self._out: list[list[Append]] = []
         self._trouble = trio.Event()
         self._room = trio.Event()
         self._idle = trio.Event()
@@ -112,8 +115,9 @@ class Writer:
     def refusal(self, partition: int) -> Unavailable | None:
         """Return what an append would be refused with now: an error of its own each time."""
         refusal: Unavailable | None = self._away.get(partition)
-        if refusal is None and self._refused is not None and trio.current_time() < self._refused[0]:
-            refusal = self._refused[1]
+        if refusal is None and partition in self._refused:
+            until_s, refused = self._refused[partition]
+            refusal = refused if trio.current_time() < until_s else None
         return None if refusal is None else type(refusal)(refusal.detail)
 
     async def append(self, append: Append) -> Any:
@@ -150,7 +154,7 @@ class Writer:
         while True:
             await self._trouble.wait()
             tries = 0
-            while self._away:
+            while self._away or self._doubtful:
                 await trio.sleep(random.uniform(0, min(BACKOFF_S_MAX, BACKOFF_S * 2**tries)))
                 tries += 1
                 await self._again()
@@ -170,6 +174,7 @@ class Writer:
         for number in set(self._away) - asked:  # nothing to ask there: see whether anybody answers
             batch.append(Append(number, (), (), 0, 0, lambda _: None))
         done = trio.Event()
+        self._out.append(batch)
         self._worker.submit(partial(self._send, batch), lambda result: self._complete(batch, result, done))
         await done.wait()  # bounded by the time-outs of the lines
 
@@ -185,7 +190,7 @@ class Writer:
     def end(self, error: type[OndaError]) -> None:
         """Settle everything that waits, now and later."""
         self._closed = error
-        waiting = [*self._queue, *self._doubtful]
+        waiting = [*self._queue, *self._doubtful, *(append for batch in self._out for append in batch)]
         self._queue.clear()
         self._doubtful = []
         self._entries = self._bytes = 0
@@ -221,23 +226,25 @@ class Writer:
         self._bytes -= size
         self._room.set()
         self._busy = True
+        self._out.append(batch)
         self._worker.submit(partial(self._send, batch), lambda result: self._complete(batch, result, None))
 
     def _complete(
         self, batch: list[Append], result: outcome.Outcome[list[Any]], again: trio.Event | None
     ) -> None:
+        self._out.remove(batch)
         try:
             for append, answer in zip(batch, result.unwrap(), strict=True):
                 self._take(append, answer)
-        except LogFailed as error:
-            self._fail(error)
         except Exception as error:  # noqa: BLE001 - there is no caller here that could be told of a bug
-            self._fail(LogFailed(f"the log failed: {error!r}"))
+            self._fail(error if isinstance(error, LogFailed) else LogFailed(f"the log failed: {error!r}"))
+            for append in batch:  # those that have no answer yet
+                append.settle(outcome.Error(UnknownOutcome()))
         if again is not None:
             again.set()
         else:
             self._busy = False
-        if self._away:
+        if self._away or self._doubtful:
             self._trouble.set()
         if self._queue and not self._busy:
             self._begin()
@@ -265,9 +272,10 @@ class Writer:
             if passing is None:
                 raise answer
             refusal = passing
-            if self._refused is None or trio.current_time() > self._refused[0] + 60:
-                logger.error("Redis refuses appends: %s", answer)
-            self._refused = (trio.current_time() + REFUSED_S, refusal)
+            now_s = trio.current_time()
+            if now_s > self._refused.get(append.partition, (0.0, refusal))[0] + QUIET_S:
+                logger.error("Redis refuses appends to partition %d: %s", append.partition, answer)
+            self._refused[append.partition] = (now_s + REFUSED_S, refusal)
         if append.sent_s is None:
             append.settle(outcome.Error(refusal))
         elif append.entries:

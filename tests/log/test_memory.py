@@ -6,8 +6,10 @@ import pytest
 import trio
 import trio.testing
 
-from engine.errors import LogFailed, ReadOnly, UnknownOutcome
+from engine.errors import Forked, LogFailed, ReadOnly, UnknownOutcome
+from engine.log import Basis, Head
 from engine.log.memory import MemoryLog
+from engine.records import Entry
 from tests.log.simulated import entries
 
 
@@ -61,3 +63,20 @@ async def test_a_failed_log_leaves_outcomes_unknown() -> None:
     assert isinstance(await log.wait_failed(), LogFailed)
     assert log.head == 0
     assert log.statistics()["failed"]
+
+
+async def test_it_can_lose_what_it_had_acknowledged() -> None:
+    """As a failover does: the last entries are gone, the epoch is another one, and what stood on them is a
+    fork; what is left goes on.
+    """
+    log = MemoryLog()
+    await log.append([Entry("store:s1", 1, b"", b"{}")], Basis(log.epoch, "", ["a"]))
+    await log.append([Entry("store:s1", 2, b"", b"{}")], Basis(log.epoch, "a", ["b"]))
+    epoch = log.epoch
+    log.lose(1, "later")
+    assert await log.wait_epoch(epoch) == "later"
+    for old in (Basis(epoch, "b", ["c"]), Basis("later", "b", ["c"])):
+        with pytest.raises(Forked):
+            await log.append([Entry("store:s1", 3, b"", b"{}")], old)
+    assert await log.append([Entry("store:s1", 2, b"", b"{}")], Basis("later", "a", ["d"])) == 2
+    assert (await log.read_stream("store:s1", 0))[0] == Head(2, "d")

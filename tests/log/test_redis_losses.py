@@ -13,6 +13,7 @@ import trio
 from engine.errors import ConfigError, Conflict, Forked, LogAway, LogFailed, UnknownOutcome
 from engine.log import Head
 from engine.log.redis_asking import Witness
+from tests.chaos.proxy import Way, open_proxy
 from tests.log.redis_site import (
     ALWAYS,
     STREAM,
@@ -243,3 +244,41 @@ async def test_a_hole_in_the_middle_ends_the_log(tmp_path: Path) -> None:
                     direct.hset("{onda:0}:meta", mapping={"head": 5, "last": "z5"})
                 with trio.fail_after(5):
                     raise await log.wait_failed()
+
+
+async def test_an_append_in_doubt_over_a_new_epoch_is_found(tmp_path: Path) -> None:
+    """Redis had it and kept it, the answer was lost, and the restart began a new epoch: it did happen. One
+    that was not kept did not.
+    """
+    with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "everysec") as server:
+        async with open_proxy(server.port) as proxy, opened(f"redis://127.0.0.1:{proxy.port}") as shared:
+            log = shared.partitions[0]
+            writing = Writing(log)
+            await writing.append()
+            for lost, expected in ((0, 2), (1, None)):
+                epoch, before = log.epoch, log.head
+                proxy.half_open(Way.DOWN)
+                outcome: list[int | None] = []
+
+                async def act(outcome: list[int | None] = outcome) -> None:
+                    try:
+                        outcome.append(await writing.append())
+                    except Forked:
+                        outcome.append(None)
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(act)
+                    with client(server) as direct:
+                        await until(lambda before=before: direct.xlen("{onda:0}:log") == before + 1)
+                    if lost:
+                        await trio.to_thread.run_sync(lose_the_end, server, tmp_path, lost)
+                    else:
+                        server.stop()
+                        server.start()
+                    await proxy.reset()
+                    await proxy.heal()
+                assert outcome == [expected]
+                with trio.fail_after(5):
+                    await log.wait_epoch(epoch)
+                await until(lambda: log.writable)
+            assert versions(await everything(log)) == [1, 2]
