@@ -25,7 +25,7 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, err
 """Errors that pass once somebody makes room; every other one means that the disk itself failed."""
 
 _F_FULLFSYNC = 51  # macOS: fsync alone leaves the bytes in the drive's own cache
-_READ_BYTES = 1 << 20
+_READ_BYTES = 16 << 20
 _ZERO_BYTES = 256 << 10
 """Zeros between two syncs: what a sync of the log may have to wait for on a slow card."""
 
