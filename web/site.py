@@ -11,6 +11,7 @@ from engine import MEMORY, Config, Node
 from engine.plugins import is_plugged, load_plugins
 from engine.records import ID, stream_name
 from web.auth import Gate
+from web.forwarded import Proxies
 from web.messages import Problem
 from web.money import Money
 from web.plugged import Routes
@@ -34,6 +35,7 @@ class Site:
         self.gate = gate
         self.money = Money(node)
         self.routes = Routes()
+        self.proxies = Proxies(config.trusted_proxies)
         self.streams: Counter[str] = Counter()
         self.watchers: Counter[str] = Counter()
         self.listeners: Counter[str] = Counter()

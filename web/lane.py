@@ -1,0 +1,132 @@
+"""The way from the edge to Hypercorn: one request at a time, or a connection for good after an upgrade.
+
+The edge reads and checks every request, also those that it does not answer itself. Such a one goes, as the
+bytes that came, through a `Lane` to a Hypercorn connection of its own that writes to the same socket. When
+the answer is out the lane is free, and the edge goes on reading; what came meanwhile it gets from the lane.
+"""
+
+from __future__ import annotations
+
+import trio
+from hypercorn.events import Event, Updated
+
+from web.connection import BoundedStream, Connection
+
+EARLY_BYTES_MAX = 64 * 1024
+"""What a client may send on while its request is being answered; then it has to wait."""
+
+
+class Lane(BoundedStream):
+    """The socket as Hypercorn sees it: it reads what the edge gives, and sends by itself."""
+
+    def __init__(self, stream: trio.SocketStream, send_timeout_s: float) -> None:
+        super().__init__(stream, send_timeout_s)
+        self._given = b""
+        self._open_ended = False
+        self._busy = False
+        self._gone = False
+        self._retired = False
+        self._early = bytearray()
+        self._bell = trio.Event()
+        self._free = trio.Event()
+        self._watching: trio.CancelScope | None = None
+
+    # The edge's side
+
+    async def pass_on(self, data: bytes, *, for_good: bool = False) -> bool:
+        """Have one request answered; true when the connection can go on with the next.
+
+        Args:
+            data: the request as it came; for good: and whatever came after it.
+            for_good: everything that comes from now on is Hypercorn's.
+        """
+        self._given = data
+        self._open_ended = for_good
+        self._busy = True
+        self._free = trio.Event()
+        self._bell.set()
+        await self._free.wait()
+        return not self._gone
+
+    def take_early(self) -> bytes:
+        """Return what the client sent while its request was being answered."""
+        early = bytes(self._early)
+        self._early.clear()
+        return early
+
+    def leave(self) -> None:
+        """There will be no more requests."""
+        self._gone = True
+        self._bell.set()
+
+    def retire(self) -> None:
+        """There will be no more requests, and the socket goes on without Hypercorn."""
+        self._retired = True
+        self.leave()
+
+    # Hypercorn's side
+
+    def answered(self) -> None:
+        """The answer is out and Hypercorn would read the next request."""
+        self._busy = False
+        self._free.set()
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def receive_some(self, bytes_max: int) -> bytes:
+        """Receive what the edge gives; while an answer is being made, watch whether the client leaves."""
+        while True:
+            if self._given:
+                data, self._given = self._given, b""
+                return data
+            if self._gone:
+                return b""
+            if self._open_ended:
+                return await super().receive_some(bytes_max)
+            if self._busy and len(self._early) < EARLY_BYTES_MAX:
+                with trio.CancelScope() as self._watching:
+                    data = await super().receive_some(EARLY_BYTES_MAX)
+                    if not data:
+                        self._gone = True
+                    self._early += data
+                self._watching = None
+                continue
+            self._bell = trio.Event()
+            await self._bell.wait()
+
+    async def send_eof(self) -> None:
+        if not self._retired:
+            await super().send_eof()
+
+    async def aclose(self) -> None:
+        if self._retired:
+            return
+        self._gone = True
+        try:
+            await super().aclose()
+        finally:
+            self._free.set()
+
+    def abort(self) -> None:
+        if self._retired:
+            self.scope.cancel()
+            return
+        super().abort()
+        self._gone = True
+        self._free.set()
+
+
+class Handed(Connection):
+    """Hypercorn's server for the requests of a lane; the edge sees to idle connections."""
+
+    stream: Lane
+
+    async def protocol_send(self, event: Event) -> None:
+        if not isinstance(event, Updated):
+            await super().protocol_send(event)
+            return
+        self._idle = event.idle
+        if event.idle:
+            self.stream.answered()
+        else:
+            await self.idle_task.stop()
