@@ -49,6 +49,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="records that a group handles among kills (ONDA_GROUP_RECORDS; 10000 for the long run)",
     )
     chaos.addoption(
+        "--framing-examples",
+        type=int,
+        default=int(environ.get("ONDA_FRAMING_EXAMPLES", "1000")),
+        help="requests made up against the edge's framing (ONDA_FRAMING_EXAMPLES; 300000 for the long run)",
+    )
+    chaos.addoption(
         "--seed",
         type=int,
         default=int(environ["ONDA_SEED"]) if "ONDA_SEED" in environ else None,

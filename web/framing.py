@@ -75,7 +75,7 @@ class Framer:
     def wants_continue(self) -> bool:
         """The client waits for `100 Continue`: its head is good, and nothing of its body has come."""
         pending = self._pending
-        if pending is None or "expect" not in pending.headers:
+        if pending is None or pending.minor == 0 or "expect" not in pending.headers:
             return False
         if len(self._buffer) > self._at + self._body_at:
             return False

@@ -183,7 +183,7 @@ def without_expect(head: bytes) -> bytes:
 
 def tokens(value: str) -> list[str]:
     """Return the parts of a comma-separated header, in small letters."""
-    return [token.strip() for token in value.lower().split(",")]
+    return [token.strip(" \t") for token in value.lower().split(",")]
 
 
 def _read_target(method: bytes, raw: bytes, limits: Limits) -> tuple[str, str, str]:
@@ -210,7 +210,7 @@ def _read_length(headers: dict[str, str], minor: int, limits: Limits) -> int:
     coding = headers.get("transfer-encoding")
     length = headers.get("content-length")
     if coding is not None:
-        _check_coding(headers)
+        _check_coding(coding)
         if length is not None:
             raise Refused("malformed", "Content-Length and Transfer-Encoding exclude each other")
         if minor == 0:
@@ -248,14 +248,17 @@ def _read_fields(lines: bytes) -> dict[str, str]:
     except httptools.HttpParserUpgrade:
         return fields.headers  # it only says that it would read no further
     except httptools.HttpParserError as error:
-        _check_coding(fields.headers)
         raise Refused("malformed", f"the headers are malformed: {error}") from None
     return fields.headers
 
 
-def _check_coding(headers: dict[str, str]) -> None:
-    if headers.get("transfer-encoding", "chunked").lower() != "chunked":
+def _check_coding(coding: str) -> None:
+    if coding.lower() == "chunked":
+        return
+    codings = tokens(coding)
+    if codings[-1] == "chunked" and codings.count("chunked") == 1:
         raise Refused("not_implemented", "the only transfer coding is chunked")
+    raise Refused("malformed", "a body's last transfer coding, and only that, has to be chunked")
 
 
 def _check_line(found: re.Match[bytes] | None) -> None:
