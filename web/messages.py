@@ -117,7 +117,8 @@ class Request:
 
     def segments(self) -> list[str]:
         """Return the decoded parts of the path: `["v1", "stores", "s1", "sync"]`."""
-        return [unquote(part) for part in self.path.split("/")[1:]]
+        parts = self.path.split("/")[1:]
+        return [unquote(part) for part in parts] if "%" in self.path else parts
 
 
 class Response:

@@ -240,8 +240,10 @@ class Server:
         self._close_listeners()
         if self.site.connections:
             _log.warning("connections cut at the end", count=self.site.connections)
-        for connection in [*self._visits, *self._streams]:
-            connection.abort()
+        for visit in list(self._visits):
+            visit.abort()
+        for stream in list(self._streams):
+            stream.abort()
         self._hub.abort()
 
     def _close_listeners(self) -> None:

@@ -1,7 +1,7 @@
 """One contract, two paths: every answer of the edge is, byte for byte, that of Quart behind Hypercorn.
 
-Both servers stand over the same node, so they answer from the same state. Each row is a request as bytes; what
-differs by nature is evened out: the date, and where a body is cut into chunks.
+Both servers stand over the same node, so they answer from the same state. Each row is a request as bytes;
+what differs by nature is evened out: the date, and where a body is cut into chunks.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from engine import open_node
-from tests.web.site import config, set_up, token
-from tests.web.site import Running
+from tests.web.site import Running, config, set_up, token
 from web.server import open_server
 from web.site import make_site
 
@@ -106,7 +105,7 @@ REQUESTS = {
         JSON,
         body=b"{}",
         who="",
-    ),  # fmt: skip
+    ),
     "closing": request("GET /v1/stores/s1/sync", "Connection: close"),
     "HTTP/1.0": request("GET /v1/stores/s1/sync HTTP/1.0"),
     "stream, head": request("HEAD /v1/stores/s1/stream"),
@@ -198,7 +197,7 @@ async def test_a_request_may_come_byte_by_byte() -> None:
             for at in range(len(raw)):
                 await stream.send_all(raw[at : at + 1])
                 if at % 16 == 0:
-                    await trio.sleep(0)
+                    await trio.lowlevel.checkpoint()
             got = b""
             with trio.fail_after(5):
                 while not _complete(got, raw):
