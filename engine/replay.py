@@ -13,19 +13,18 @@ import gc
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 import trio
 
 from engine.actor import Actor
-from engine.answers import Answer, Known, command_key
+from engine.answers import Stored
 from engine.checkpoint import Checkpoint, SavedState
 from engine.clock import Clock
-from engine.codec import decode_meta, decode_state, decode_stored, domain_of, stored_time
+from engine.codec import decode_state, decode_stored, domain_of
 from engine.config import Config
 from engine.domain.contract import Event
-from engine.domain.times import to_ms
 from engine.errors import CursorUnusable, LogCorrupt
 from engine.feed import Feed, Frame
 from engine.log import Log
@@ -76,7 +75,7 @@ async def replay(host: Host) -> int:
                 reader.evolve(host.actors[stream], entries)
             evolved += len(chunk[saved:])
             after, last = chunk[-1]
-            reader.end_chunk(last.stream, changed.get(last.stream, []))
+            reader.end_chunk(last.stream)
     reader.publish()
     for actor in host.actors.values():
         actor.feed.prime(actor.version)
@@ -135,8 +134,9 @@ async def _catch_up(host: Host, actor: Actor, after: int) -> None:
     while after < head and (chunk := await host.log.read(after, CHUNK_BYTES)):
         after, last = chunk[-1]
         entries = [entry for _, entry in chunk if entry.stream == actor.stream]
-        reader.evolve(actor, entries)
-        reader.end_chunk(last.stream, entries if last.stream == actor.stream else [])
+        if entries:
+            reader.evolve(actor, entries)
+        reader.end_chunk(last.stream)
     reader.publish()
 
 
@@ -155,109 +155,109 @@ class Reader:
         self._host = host
         self._rings_bytes_max = rings_bytes_max
         self._bytes = 0
-        self._rounds: deque[_Round] = deque()
+        self._rings: deque[_Stretch] = deque()
         self._last: dict[str, int] = {}  # by stream: version of the entry that came last
-        self._cut: tuple[str, list[Entry]] = ("", [])  # what the last chunk ended with
+        self._begun: dict[str, list[bytes]] = {}  # by stream: bodies behind the last command with an id
 
     def refill(self, stream: str, entries: Sequence[Entry]) -> None:
         """Take records that the checkpoint holds: they only go back into the ring."""
-        self._follow(stream, entries)
         kind = stream.partition(":")[0]
-        self._keep(stream, entries, [_decode(kind, entry) for entry in entries])
+        fences = domain_of(kind).fences
+        ring = self._follow(stream, entries)
+        for entry in entries:
+            event = _decode(kind, entry)
+            ring.types.append(type(event).__name__)
+            if fences(event):
+                ring.fence = entry.version
 
     def evolve(self, actor: Actor, entries: Sequence[Entry]) -> None:
         """Take records into the state, unless the saved state has them already, and then into the ring."""
-        self._follow(actor.stream, entries)
-        kind, state, evolve = actor.kind, actor.state, actor.domain.evolve
-        known = version = actor.version
-        events = []
-        for at, entry in enumerate(entries):
+        ring = self._follow(actor.stream, entries)
+        kind, state, evolve, fences = actor.kind, actor.state, actor.domain.evolve, actor.domain.fences
+        saved = version = actor.version
+        commands: list[Stored] = []
+        begun = self._begun.pop(actor.stream, [])
+        for entry in entries:
             event = _decode(kind, entry)
-            events.append(event)
-            if entry[1] > known:
+            ring.types.append(type(event).__name__)
+            if fences(event):
+                ring.fence = entry[1]
+            if entry[1] > saved:
                 version += 1
                 if entry[1] != version:
                     raise _hole(entry, version - 1)
                 evolve(state, event)
+                begun.append(entry[3])
                 if entry[2]:
-                    self._remember(actor, entries, at)
+                    commands.append(Stored(version, entry[2], begun[-EVENTS_PER_COMMAND_MAX:]))
+                    begun = []
         actor.version = version
-        self._keep(actor.stream, entries, events)
+        self._begun[actor.stream] = begun[-EVENTS_PER_COMMAND_MAX:]
+        if commands:
+            actor.memory.add_stored(self._host.epoch, commands)
 
-    def end_chunk(self, stream: str, entries: list[Entry]) -> None:
-        """Take note of the `stream` of a chunk's last entry, and of the `entries` that it had for it: the
-        records of one command stand next to each other in the log, and may go on in the next chunk.
+    def end_chunk(self, stream: str) -> None:
+        """Take note of the `stream` of a chunk's last entry: the records of one command stand next to each
+        other in the log, so those of no other stream can go on in the next chunk.
         """
-        if stream == self._cut[0]:
-            entries = [*self._cut[1], *entries]
-        self._cut = (stream, entries[-EVENTS_PER_COMMAND_MAX:])
+        self._begun = {stream: self._begun[stream]} if stream in self._begun else {}
 
-    def _follow(self, stream: str, entries: Sequence[Entry]) -> None:
-        """Check that versions go on without a hole."""
-        if not entries:
-            return
+    def _follow(self, stream: str, entries: Sequence[Entry]) -> _Stretch:
+        """Check that versions go on without a hole. Keep the bodies for the ring, and let go of the oldest
+        ones beyond the bound.
+        """
         last = self._last.get(stream)
         if last is None:
             last = entries[0].version - 1
+        ring = _Stretch(stream, last + 1)
         for entry in entries:
             last += 1
             if entry[1] != last:
                 raise _hole(entry, last - 1)
         self._last[stream] = last
-
-    def _remember(self, actor: Actor, entries: Sequence[Entry], at: int) -> None:
-        """Keep the answer to the command that came with an id and ends with the record at `at`."""
-        entry = entries[at]
-        meta = decode_meta(entry.meta)
-        records: Sequence[Entry] = entries[max(0, at + 1 - meta.count) : at + 1]
-        if len(records) < meta.count and self._cut[0] == entry.stream:
-            records = [*self._cut[1], *records][-meta.count :]
-        bodies = [record[3] for record in records]
-        answer = Answer(f"{self._host.epoch}-{entry.version}", entry.version, bodies, bytes(meta.result))
-        known = Known(to_ms(stored_time(entry.body)), meta.digest, answer)
-        actor.memory.add(command_key(meta.by, meta.id), known)
-
-    def _keep(self, stream: str, entries: Sequence[Entry], events: Sequence[Event]) -> None:
-        """Keep records for the ring, and let go of the oldest ones beyond the bound."""
-        if not entries:
-            return
-        size = sum([len(entry[3]) for entry in entries])
-        self._rounds.append(_Round(stream, entries, events, size))
-        self._bytes += size
-        while self._bytes > self._rings_bytes_max and len(self._rounds) > 1:
-            self._bytes -= self._rounds.popleft().bytes
+        ring.bodies = [entry[3] for entry in entries]
+        ring.bytes = sum(map(len, ring.bodies))
+        self._bytes += ring.bytes
+        self._rings.append(ring)
+        while self._bytes > self._rings_bytes_max and len(self._rings) > 1:
+            self._bytes -= self._rings.popleft().bytes
+        return ring
 
     def publish(self) -> None:
         """Put what was kept into the rings, unless it is there already."""
         host = self._host
-        while self._rounds:
-            stream, entries, events, _ = self._rounds.popleft()
-            feed = host.feeds.get(stream)
+        while self._rings:
+            ring = self._rings.popleft()
+            feed = host.feeds.get(ring.stream)
             if feed is None:
-                feed = host.new_feed(stream)
-            feed.prime(entries[0].version - 1)
-            if entries[0].version > feed.head + 1:
-                raise _hole(entries[0], feed.head)
-            fresh = range(feed.head + 1 - entries[0].version, len(entries))
-            frames = [Frame(entries[at][1], type(events[at]).__name__, entries[at][3]) for at in fresh]
-            feed.publish(frames)
-            fences = domain_of(stream.partition(":")[0]).fences
-            fenced = [entries[at].version for at in fresh if fences(events[at])]
-            if fenced:
-                feed.fence(fenced[-1])
+                feed = host.new_feed(ring.stream)
+            feed.prime(ring.first - 1)
+            if ring.first > feed.head + 1:
+                raise LogCorrupt("log", 0, f"{ring.stream}: version {ring.first} follows {feed.head}")
+            known = feed.head + 1 - ring.first
+            fresh = zip(ring.types[known:], ring.bodies[known:], strict=True)
+            feed.publish([Frame(at, type_, body) for at, (type_, body) in enumerate(fresh, feed.head + 1)])
+            if ring.fence > feed.low:
+                feed.fence(ring.fence)
 
 
-class _Round(NamedTuple):
-    """What one chunk of the log had for one stream; `bytes` are those of the bodies."""
+class _Stretch:
+    """What one chunk of the log has for the ring of one stream: records from version `first` on; `fence` is
+    the last one of them that is a fence, 0 when there is none.
+    """
 
-    stream: str
-    entries: Sequence[Entry]
-    events: Sequence[Event]
-    bytes: int
+    __slots__ = ("bodies", "bytes", "fence", "first", "stream", "types")
+
+    def __init__(self, stream: str, first: int) -> None:
+        self.stream = stream
+        self.first = first
+        self.types: list[str] = []
+        self.bodies: list[bytes] = []
+        self.bytes = 0
+        self.fence = 0
 
 
 def _decode(kind: str, entry: Entry) -> Event:
-    domain_of(kind)  # says what is missing
     try:
         return decode_stored(kind, entry[3])
     except msgspec.DecodeError as error:
