@@ -86,7 +86,10 @@ def ask_h11(data: bytes) -> tuple[Seen, int]:
     for raw_name, raw_value in request.headers:
         name, value = raw_name.decode(), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    stays = connection.their_state is not h11.MUST_CLOSE
+    taken = len(data) - len(connection.trailing_data[0])
+    connection.send(h11.Response(status_code=404, headers=[("content-length", "0")]))
+    connection.send(h11.EndOfMessage())
+    stays = connection.our_state is not h11.MUST_CLOSE  # known only now: an upgrade was possible
     version = request.http_version.decode()
     got = Seen(
         request.method.decode().upper(),
@@ -97,7 +100,7 @@ def ask_h11(data: bytes) -> tuple[Seen, int]:
         stays,
     )
     assert version in ("1.0", "1.1")
-    return got, len(data) - len(connection.trailing_data[0])
+    return got, taken
 
 
 def check(data: bytes, cuts: Sequence[int] = ()) -> Verdict:
