@@ -1,0 +1,130 @@
+"""How many deliveries a second, against the number of connections, beside other hubs with the same load?
+
+Closed loop over the whole system: events are published on 32 connections as long as fewer than a window of
+them are on their way to the slowest subscriber, so that each server runs at the rate that it can keep up and
+none is flooded. Every subscriber's bytes are compared with every other's: an event that is left out, doubled,
+out of order or different fails the run. Onda's events come from real commands, each on disk before it is
+delivered; the peers get events of the same size and keep them in memory. One core for the server, one for the
+load.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Row, folder, median_row, parser, report
+from benchmarks.loadgen import Target, faults, run_load
+from benchmarks.onda import KINDS, onda, stream_target
+from benchmarks.peers import ABSENT
+from benchmarks.peers.having import Peer, Unavailable, running
+
+PEERS = ("nchan", "better_sse", "node", "sse_starlette", "quart_hypercorn", "redis_server", "nats")
+PUBLISHERS = 32
+IN_FLIGHT = 64_000
+"""Deliveries under way at most, if every subscriber waits for every event of the window."""
+BYTES = {"small": 480, "order": 900}
+"""Size of an event where Onda was not run first to say it."""
+
+
+def main() -> None:
+    """Measure and report."""
+    options = parser("fanout", __doc__.partition("\n")[0])
+    options.add_argument("--connections", type=int, nargs="+", default=[100, 1_000, 5_000, 9_000])
+    options.add_argument("--kinds", nargs="+", choices=KINDS, default=["small"], help="of Onda's events")
+    options.add_argument("--seconds", type=float, default=3.0)
+    options.add_argument("--warm-up", type=float, default=1.0)
+    options.add_argument("--servers", nargs="+", choices=["onda", *PEERS], default=["onda", *PEERS])
+    options.add_argument("--bytes", type=int, help="size of the peers' events (default: as Onda's are)")
+    given = options.parse_args()
+    if given.quick:
+        given.runs, given.seconds, given.warm_up = 1, 1.0, 0.5
+        given.connections = [count for count in given.connections if count <= 1_000]
+    rows: list[Row] = []
+    versions: dict[str, str] = {}
+    for kind in given.kinds:
+        size = given.bytes
+        for server in given.servers:
+            try:
+                made = measure(server, kind, size or BYTES[kind], given)
+                versions.update(made[1])
+            except Unavailable as why:
+                rows.append({"server": server, "kind": kind, "note": str(why)})
+                print(rows[-1], file=sys.stderr)
+                continue
+            if server == "onda" and not given.bytes:
+                size = round(made[0][0]["bytes"])
+            rows.extend(made[0])
+    rows.extend({"server": name, "note": why} for name, why in ABSENT.items())
+    report(__doc__.partition("\n")[0], rows, given.json, {"runs": given.runs, "versions": versions})
+    if any(row.get("failed") for row in rows):
+        raise SystemExit("a gap or an error: runs have failed")
+
+
+def measure(server: str, kind: str, size: int, given: Any) -> tuple[list[Row], dict[str, str]]:
+    """All connection counts against one server process; the median of the runs of each."""
+    rows = []
+    with folder(given.folder) as data, _server(server, kind, data, size) as (name, version, target):
+        for connections in given.connections:
+            runs = []
+            for _ in range(given.runs):
+                runs.append(once(target, data, connections, given.warm_up, given.seconds))
+                print(name, kind, runs[-1], file=sys.stderr)
+            failed = [row for row in runs if row["failed"]]
+            row = {"server": name, "kind": kind, **median_row(runs), "failed": len(failed)}
+            rows.append({**row, "note": failed[0]["note"]} if failed else row)
+    return rows, {name: version}
+
+
+@contextmanager
+def _server(server: str, kind: str, data: Path, size: int) -> Iterator[tuple[str, str, Target]]:
+    if server == "onda":
+        with onda(data) as (port, pid):
+            yield "Onda", "this tree", stream_target(port, pid, kind)
+    else:
+        peer: Peer = import_module(f"benchmarks.peers.{server}")  # type: ignore[assignment]
+        version = peer.prepare()
+        with running(peer, data, size) as target:
+            yield peer.NAME, version, target
+
+
+def once(target: Target, data: Path, connections: int, warm_up: float, seconds: float) -> Row:
+    """One run."""
+    result = run_load(
+        target,
+        data,
+        subs=connections,
+        pubs=PUBLISHERS,
+        window=min(256, max(16, IN_FLIGHT // connections)),
+        warm_s=warm_up,
+        seconds=seconds,
+        drain_s=60,
+        sample=max(1, connections // 100),
+    )
+    target.first_number += int(
+        result["produced"]
+    )  # a server that kept the earlier events may not mix them up
+    took = result["seconds"]
+    found = faults(result)
+    return {
+        "connections": connections,
+        "bytes": round(result["bytes"] / max(1, result["deliveries"])),
+        "deliveries/s": round(result["deliveries"] / took),
+        "events/s": round(result["deliveries"] / took / connections, 1),
+        "in a read": round(result["deliveries"] / max(1, result["reads"]), 1),
+        "ms p50": result["delivery_ms"]["p50"],
+        "ms p99": result["delivery_ms"]["p99"],
+        "server cpu %": round(100 * result["server_cpu_s"] / took),
+        "load cpu %": round(100 * result["load_cpu_s"] / took),
+        "ready s": result["ready_s"],
+        "failed": bool(found),
+        "note": str(found or ""),
+    }
+
+
+if __name__ == "__main__":
+    main()
