@@ -126,8 +126,13 @@ class SecureStream(BoundedStream):
         super().__init__(stream.transport_stream, send_timeout_s)
         self.transport_stream = stream.transport_stream
         self._stream = stream  # type: ignore[assignment]
-        self.do_handshake = stream.do_handshake
-        self.selected_alpn_protocol = stream.selected_alpn_protocol
+        self._secure = stream
+
+    async def do_handshake(self) -> None:
+        await self._secure.do_handshake()
+
+    def selected_alpn_protocol(self) -> str | None:
+        return self._secure.selected_alpn_protocol()
 
     async def aclose(self) -> None:
         """Close, saying so to the client if it listens."""
