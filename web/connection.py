@@ -132,7 +132,8 @@ class SecureStream(BoundedStream):
         await self._secure.do_handshake()
 
     def selected_alpn_protocol(self) -> str | None:
-        return self._secure.selected_alpn_protocol()
+        protocol: str | None = self._secure.selected_alpn_protocol()
+        return protocol
 
     async def aclose(self) -> None:
         """Close, saying so to the client if it listens."""

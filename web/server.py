@@ -67,12 +67,19 @@ class Seat:
 class Server:
     """An accept loop and its connections. Made by `open_server`."""
 
-    def __init__(self, site: Site, app: QuartTrio, listeners: list[socket.socket], files_max: int) -> None:
+    def __init__(
+        self,
+        site: Site,
+        app: QuartTrio,
+        listeners: list[socket.socket],
+        files_max: int,
+        tls: ssl.SSLContext | None,
+    ) -> None:
         self.site = site
         self.url = _url(site.config, listeners[0])
         self._config = site.config
         self._listeners = listeners
-        self._tls = _tls_context(site.config)
+        self._tls = tls
         self._connections_max = min(site.config.connections_max, files_max)
         self._app = wrap_app(app, 0, "asgi")
         self._hypercorn = _hypercorn_config(site.config)
@@ -260,8 +267,9 @@ async def open_server(site: Site) -> AsyncIterator[Server]:
         ConfigError: the address cannot be served (taken, not ours, not allowed).
     """
     files_max = raise_file_limit(site.config.connections_max)
+    tls = _tls_context(site.config)
     listeners = await _listen(site.config)
-    server = Server(site, make_app(site), listeners, files_max)
+    server = Server(site, make_app(site), listeners, files_max, tls)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(site.gate.revoked.follow)
         nursery.start_soon(server.run, nursery)
