@@ -52,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--framing-examples",
         type=int,
         default=int(environ.get("ONDA_FRAMING_EXAMPLES", "1000")),
-        help="requests made up against the edge's framing (ONDA_FRAMING_EXAMPLES; 300000 for the long run)",
+        help="requests made up against the edge's framing (ONDA_FRAMING_EXAMPLES; 150000 for the long run)",
     )
     chaos.addoption(
         "--seed",

@@ -211,7 +211,7 @@ def _read_length(headers: dict[str, str], minor: int, limits: Limits) -> int:
     length = headers.get("content-length")
     if coding is not None:
         _check_coding(coding)
-        if length is not None:
+        if length is not None:  # llhttp says so too; nothing may hang on its version
             raise Refused("malformed", "Content-Length and Transfer-Encoding exclude each other")
         if minor == 0:
             raise Refused("malformed", "HTTP/1.0 has no Transfer-Encoding")

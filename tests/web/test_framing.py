@@ -120,6 +120,12 @@ FORMS = [
 ]
 
 
+@pytest.mark.parametrize("method", ["GET", "post", "PROPFIND", "M-SEARCH", "No_Such'Method!"])
+def test_any_token_is_a_method(method: str) -> None:
+    """Which methods there are is not decided here; small letters count as capitals, as in Hypercorn."""
+    assert accepted(head(line=method.encode() + b" / HTTP/1.1")).method == method.upper()
+
+
 @pytest.mark.parametrize(("line", "target", "path", "query"), FORMS)
 def test_each_form_of_target(line: bytes, target: str, path: str, query: str) -> None:
     """Targets as the standard has them, reduced as the handlers want them, in ASCII."""
