@@ -127,6 +127,14 @@ class Feed:
                     break
         return frames
 
+    def reset_for(self, after: Cursor, epoch: str) -> str | None:
+        """Return why nobody can go on after a cursor here, in this `epoch` of the log; None: one can."""
+        if after.epoch != epoch:
+            return "epoch"
+        if after.version > self.head:
+            return "ahead"
+        return "expired" if after.version < self.low else None
+
     def clear(self) -> None:
         """Forget the frames (memory is short, nobody listens); a cursor at the head is still good."""
         self._frames.clear()

@@ -9,22 +9,32 @@ from engine.answers import Answer, outcome_of
 from engine.domain.contract import Command, Event
 from engine.feed import Frame
 from engine.records import Entry
-from engine.waiting import Reply
+from engine.waiting import Notice, Reply
+
+Replies = Reply[Answer] | Notice
+"""What takes the answer to a command: a task that waits, or a call."""
 
 
 class Ask:
     """A command. `id` is what makes it idempotent (None: nobody can repeat it); `cause` stands in its
-    envelopes.
+    envelopes; `reply` takes the answer.
     """
 
     __slots__ = ("by", "cause", "command", "id", "reply")
 
-    def __init__(self, command: Command, by: str, id_: str | None, cause: str | None) -> None:
+    def __init__(
+        self,
+        command: Command,
+        by: str,
+        id_: str | None,
+        cause: str | None,
+        reply: Replies | None = None,
+    ) -> None:
         self.command = command
         self.by = by
         self.id = id_
         self.cause = cause
-        self.reply: Reply[Answer] = Reply()
+        self.reply: Replies = reply or Reply()
 
 
 class Look:
