@@ -25,15 +25,16 @@ from web.fanout import Hub
 from web.framing import Framer, Message, Refused
 from web.handlers import problem_response, respond
 from web.http1 import CONTINUE, LAST_CHUNK, chunk, head, whole
-from web.lane import Lane
+from web.lane import Lane, Pages
 from web.messages import DETAILS, Request, Response, Stream
 from web.site import Site
 from web.streaming import EventStream
+from web.turnstile import Turnstile
 from web.wheel import Wheel
 
 RECEIVE_BYTES = 64 * 1024
-HOT = ("/v1/", "/api/", "/events/")
-"""What the edge answers itself; everything else it hands over."""
+REFUSALS = frozenset({400, 401, 403, 404, 405, 429})
+"""Answers after which a client has to take its turn, see `web.turnstile`."""
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
 
@@ -58,10 +59,13 @@ class Edge:
         site: Site,
         wheel: Wheel,
         hub: Hub,
+        pages: Pages,
         hand: Callable[[Lane], None],
         is_stopping: Callable[[], bool],
     ) -> None:
         self.site = site
+        self.pages = pages
+        self.turnstile = Turnstile()
         self.wheel = wheel
         self.hub = hub
         self.hand = hand  # starts Hypercorn's side of a lane
@@ -95,6 +99,7 @@ class Visit:
         self._times = edge.times
         self._late = False
         self._continued = False
+        self._refused = False
         self._left = False  # the socket is the hub's
 
     async def run(self) -> bool:
@@ -154,6 +159,9 @@ class Visit:
             if self._edge.is_stopping():
                 return
             self._allow("idle")
+            if self._refused:
+                self._refused = False
+                await self._edge.turnstile.wait()
 
     async def _next(self) -> Message | None:
         """Wait for a whole request; `None` when there will be no more."""
@@ -198,7 +206,7 @@ class Visit:
 
     async def _serve(self, message: Message) -> bool:
         """Answer one request; true when the connection goes on with the next."""
-        if message.path == "/v1/ws" or not message.path.startswith(HOT):
+        if message.path in self._edge.pages:
             return await self._hand_over(message)
         if message.minor == 0 or message.method not in METHODS:
             return await self._hand_over(message)
@@ -210,6 +218,7 @@ class Visit:
             response = await self._respond_watching(request)
         else:
             response = await respond(site, request)
+        self._refused = response.status in REFUSALS
         close = not message.keep_alive or self._edge.is_stopping()
         if self._config.access_log:
             self._note(request, response, started_s)
@@ -300,7 +309,10 @@ class Visit:
             self._edge.hand(lane)
         for_good = message.upgrade and message.headers["upgrade"].lower() == "websocket"
         data = message.raw + self._framer.rest() if for_good else message.raw
-        alive = await lane.pass_on(data, for_good=for_good)
+        if for_good:
+            return await lane.pass_on(data, for_good=True)
+        async with self._edge.pages.limiter:
+            alive = await lane.pass_on(data)
         if early := lane.take_early():
             self._framer.feed(early)
         return alive

@@ -9,11 +9,29 @@ from __future__ import annotations
 
 import trio
 from hypercorn.events import Event, Updated
+from quart_trio import QuartTrio
 
 from web.connection import BoundedStream, Connection
 
 EARLY_BYTES_MAX = 64 * 1024
 """What a client may send on while its request is being answered; then it has to wait."""
+
+
+AT_ONCE = 32
+"""Pages that are made at the same time, so that however many are asked for, orders come through."""
+
+
+class Pages:
+    """Which paths are Quart's own; all others are the API's, which the edge answers by itself."""
+
+    def __init__(self, app: QuartTrio) -> None:
+        rules = [rule.rule for rule in app.url_map.iter_rules() if not rule.rule.startswith("/<path:")]
+        self._exact = frozenset(rule for rule in rules if "<" not in rule)
+        self._prefixes = tuple(rule.partition("<")[0] for rule in rules if "<" in rule)
+        self.limiter = trio.CapacityLimiter(AT_ONCE)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._exact or path.startswith(self._prefixes)
 
 
 class Lane(BoundedStream):

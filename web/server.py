@@ -28,7 +28,7 @@ from web.files import raise_file_limit
 from web.framing import HEAD_BYTES_MAX
 from web.handlers import problem_response
 from web.http1 import whole
-from web.lane import Handed, Lane
+from web.lane import Handed, Lane, Pages
 from web.logs import HypercornLogger
 from web.site import Site
 from web.wheel import Wheel
@@ -86,7 +86,7 @@ class Server:
         self._context = WorkerContext(None)
         self._wheel = Wheel()
         self._hub = Hub(site, self._wheel)
-        self._edge = Edge(site, self._wheel, self._hub, self._hand, lambda: self._stopping)
+        self._edge = Edge(site, self._wheel, self._hub, Pages(app), self._hand, lambda: self._stopping)
         self._visits: set[Visit] = set()
         self._streams: set[BoundedStream] = set()
         self._addresses: Counter[str] = Counter()
@@ -101,6 +101,7 @@ class Server:
         self._nursery = nursery
         nursery.start_soon(self._wheel.run)
         nursery.start_soon(self._hub.run)
+        nursery.start_soon(self._edge.turnstile.run)
         with self._accepting:
             async with trio.open_nursery() as accepting:
                 for listener in self._listeners:
