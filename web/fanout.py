@@ -12,9 +12,6 @@ One that the ring has moved past is told `bye` `lagging`; one that takes nothing
 The loop gives way after each slice of sends, and dirty groups take turns. Between two rounds of a group the
 members that stand aside have their turn: for a ping (its cursor must be right, and while a round is under way
 nobody can say who has had it), or because they joined ahead of the group.
-
-States of a member: live (in `group.live`); blocked (`cut_at` is when it is cut); aside (`due` is infinite);
-leaving as well (its `bye` is in `pending`); gone (its socket is `_GONE`).
 """
 
 from __future__ import annotations
@@ -24,19 +21,17 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 
 import trio
 
-from engine import Frame, Subscription
 from engine.errors import Lagging
 from engine.feed import Feed
-from engine.waiting import Bell
 from web.connection import SEND_BYTES
 from web.http1 import LAST_CHUNK, chunk
 from web.messages import Stream
 from web.poller import Poller, make_poller
+from web.rounds import GONE, Group, Member, Over
 from web.site import Site
 from web.sources import TAKE_MAX, OneFeed, to_blocks
 from web.streaming import WRITE_BYTES_MAX, EventStream
@@ -51,99 +46,6 @@ SLICE_BYTES = 1 << 20
 WRITES_MAX = 8
 """Writes by which one member catches up before others have their turn."""
 
-Over = Callable[[socket.socket, bool], None]
-
-_GONE = socket.socket()
-"""Takes the place of a socket that is no longer a member's: a send on it fails like one to a closed one."""
-_GONE.close()
-
-
-class Member:
-    """One subscriber. `Timed`, for the wheel.
-
-    `subscription`: where it stands, unless it is live; `pending`: what is left of a write; `taken`: bytes
-    that went out since `cut_at` was set.
-    """
-
-    __slots__ = (
-        "cut_at",
-        "due",
-        "group",
-        "leaving",
-        "over",
-        "pending",
-        "sock",
-        "stream",
-        "subscription",
-        "taken",
-    )
-
-    def __init__(
-        self, group: Group, sock: socket.socket, stream: EventStream, subscription: Subscription, over: Over
-    ) -> None:
-        self.group = group
-        self.sock = sock
-        self.stream = stream
-        self.subscription = subscription
-        self.over = over
-        self.pending: memoryview | None = None
-        self.taken = 0
-        self.cut_at = math.inf
-        self.due = math.inf
-        self.leaving = False
-
-    def expire(self, _now: float) -> None:
-        self.group.hub.attend(self)
-
-    def hurry(self) -> None:
-        """Have it looked after with the next tick."""
-        self.due = -math.inf
-        self.group.hub.wheel.add(self)
-
-
-class Group:
-    """The members that get the same bytes. `version` is where live members stand after the round under way,
-    `before` where they stood before it; `targets` have not had it yet.
-    """
-
-    __slots__ = (
-        "aside",
-        "before",
-        "busy",
-        "chunk",
-        "count",
-        "epoch",
-        "feed",
-        "frames",
-        "hub",
-        "live",
-        "settling",
-        "targets",
-        "types",
-        "version",
-    )
-
-    def __init__(self, hub: Hub, feed: Feed, epoch: bytes, types: frozenset[str] | None) -> None:
-        self.hub = hub
-        self.feed = feed
-        self.epoch = epoch
-        self.types = types
-        self.version = self.before = feed.head
-        self.count = 0
-        self.live: set[Member] = set()
-        self.targets: list[Member] = []
-        self.chunk = b""
-        self.frames: list[Frame] = []
-        self.aside: list[Member] = []
-        self.settling: list[Member] = []
-        self.busy = False
-
-    def wake(self) -> None:
-        """Take note that there is work."""
-        if not self.busy:
-            self.busy = True
-            self.hub.wake(self)
-
 
 class Hub:
     """All subscribers of one server that are not tasks of their own."""
@@ -155,7 +57,7 @@ class Hub:
         self._groups: dict[tuple[Feed, frozenset[str] | None], Group] = {}
         self._members: set[Member] = set()
         self._busy: deque[Group] = deque()
-        self._bell = Bell()
+        self._bell = trio.Event()
         self._empty = trio.Event()
         self._poller: Poller[Member] = make_poller(self._gone, self._writable)
 
@@ -210,6 +112,7 @@ class Hub:
                 nursery.start_soon(self._poller.run)
                 while True:
                     if not self._busy:
+                        self._bell = trio.Event()
                         await self._bell.wait()
                     self._work()
                     await trio.lowlevel.checkpoint()
@@ -236,7 +139,7 @@ class Hub:
 
     def wake(self, group: Group) -> None:
         self._busy.append(group)
-        self._bell.ring()
+        self._bell.set()
 
     def _work(self) -> None:
         """Do one slice of what there is to do, group by group."""
@@ -249,33 +152,9 @@ class Hub:
                 left -= self._settle(group)
             else:
                 left -= 1
-                self._begin(group)
+                group.begin()
             if group.busy:
                 self._busy.append(group)
-
-    def _begin(self, group: Group) -> None:
-        """Begin the next round, or let the group rest when there is none."""
-        feed = group.feed
-        group.settling, group.aside = group.aside, []
-        group.before = group.version
-        if group.version == feed.head:
-            group.chunk, group.frames = b"", []
-            if feed.closed:
-                group.settling += group.live  # to be told `shutdown`
-            group.busy = bool(group.settling)
-        elif not group.live:
-            group.version = feed.head
-        elif group.version < feed.low:
-            for member in group.live:
-                member.subscription.version = group.version
-            group.settling += group.live  # to be told `lagging`
-            group.live.clear()
-            group.version = feed.head
-        else:
-            group.frames = feed.after(group.version, TAKE_MAX, WRITE_BYTES_MAX)
-            group.version = group.frames[-1].version
-            group.chunk = chunk(b"".join(to_blocks(group.frames, group.epoch, group.types)))
-            group.targets = list(group.live)
 
     def _send(self, group: Group) -> int:
         """Send the round to the next members; return how much of a slice that took."""
@@ -306,11 +185,16 @@ class Hub:
         members = group.settling[-SLICE_SENDS:]
         del group.settling[-SLICE_SENDS:]
         for member in members:
-            if member.sock is not _GONE and member.cut_at == math.inf:
+            if member.sock is not GONE and member.cut_at == math.inf:
                 self.attend(member)
         return len(members)
 
     # One member
+
+    def hurry(self, member: Member) -> None:
+        """Have a member attended to with the next tick."""
+        member.due = -math.inf
+        self.wheel.add(member)
 
     def attend(self, member: Member) -> None:
         """Do what is due for a member: a ping, its end; or, where its socket is full, cut it in time."""
@@ -351,19 +235,18 @@ class Hub:
         """Write what a member that is not live is owed, as far as its socket takes it."""
         moved = False
         try:
-            for _ in range(WRITES_MAX):
-                if member.pending is None and not self._fill(member):
-                    return
-                assert member.pending is not None
-                sent = member.sock.send(member.pending)
-                member.taken += sent
-                if sent < len(member.pending):
-                    member.pending = member.pending[sent:]
-                else:
-                    member.pending = None
-                    moved = True
-        except BlockingIOError:
-            pass
+            with suppress(BlockingIOError):
+                for _ in range(WRITES_MAX):
+                    if member.pending is None and not self._fill(member):
+                        return
+                    assert member.pending is not None
+                    sent = member.sock.send(member.pending)
+                    member.taken += sent
+                    if sent < len(member.pending):
+                        member.pending = member.pending[sent:]
+                    else:
+                        member.pending = None
+                        moved = True
         except OSError:
             self._gone(member)
             return
@@ -428,13 +311,13 @@ class Hub:
 
     def _gone(self, member: Member) -> None:
         """The client has left, or is found to have."""
-        if member.sock is not _GONE:
+        if member.sock is not GONE:
             self._leave(member, alive=False)
 
     def _leave(self, member: Member, *, alive: bool, hard: bool = False) -> None:
         """Let go of a member; with `hard` the client gets nothing more of what waits in the kernel."""
         group = member.group
-        sock, member.sock = member.sock, _GONE
+        sock, member.sock = member.sock, GONE
         member.pending = None
         member.due = member.cut_at = math.inf
         self._poller.remove(sock)

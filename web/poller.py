@@ -114,11 +114,11 @@ class TaskPoller(Generic[T]):
         self._ended = ended
         self._writable = writable
         self._watched: dict[socket.socket, _Watched[T]] = {}
-        self._start, self._starting = trio.open_memory_channel[socket.socket](math.inf)
+        self._start, self._starting = trio.open_memory_channel[tuple[socket.socket, _Watched[T]]](math.inf)
 
     def add(self, sock: socket.socket, item: T) -> None:
-        self._watched[sock] = _Watched(item)
-        self._start.send_nowait(sock)
+        watched = self._watched[sock] = _Watched(item)
+        self._start.send_nowait((sock, watched))
 
     def want_write(self, sock: socket.socket, wanted: bool) -> None:
         watched = self._watched[sock]
@@ -134,9 +134,8 @@ class TaskPoller(Generic[T]):
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
-            async for sock in self._starting:
-                if sock in self._watched:
-                    nursery.start_soon(self._watch, sock, self._watched[sock])
+            async for sock, watched in self._starting:
+                nursery.start_soon(self._watch, sock, watched)
 
     async def _watch(self, sock: socket.socket, watched: _Watched[T]) -> None:
         with watched.scope:
@@ -144,11 +143,13 @@ class TaskPoller(Generic[T]):
                 nursery.start_soon(self._wait_end, sock, watched)
                 while True:
                     await watched.wanted.wait()
+                    await trio.lowlevel.checkpoint_if_cancelled()  # the socket may be closed by now
                     await trio.lowlevel.wait_writable(sock)
                     if watched.wanted.is_set():
                         self._writable(watched.item)
 
     async def _wait_end(self, sock: socket.socket, watched: _Watched[T]) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         await trio.lowlevel.wait_readable(sock)
         try:
             gone = not sock.recv(1, socket.MSG_PEEK)
