@@ -55,6 +55,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="requests made up against the edge's framing (ONDA_FRAMING_EXAMPLES; 150000 for the long run)",
     )
     chaos.addoption(
+        "--flood",
+        type=int,
+        default=int(environ.get("ONDA_FLOOD", "600")),
+        help="connections of strangers that press upon a shop (ONDA_FLOOD; 10000 for the long run)",
+    )
+    chaos.addoption(
         "--seed",
         type=int,
         default=int(environ["ONDA_SEED"]) if "ONDA_SEED" in environ else None,
