@@ -12,6 +12,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
+from benchmarks.fanout import AROUND_BYTES
 from benchmarks.harness import Row, folder, median_row, parser, report
 from benchmarks.loadgen import Target, faults, run_load
 from benchmarks.onda import KINDS, onda, stream_target
@@ -41,7 +42,7 @@ def main() -> None:
                 made = measure(server, kind, size, versions, given)
             except Unavailable as why:
                 made = [{"server": server, "event": kind, "note": str(why)}]
-            size = round(made[0].get("bytes", size)) if server == "onda" else size
+            size = round(made[0]["bytes"]) - AROUND_BYTES if server == "onda" else size
             rows.extend(made)
     notes = {"runs": given.runs, "seconds": given.seconds, "versions": versions}
     report(__doc__.partition("\n")[0], rows, given.json, notes)

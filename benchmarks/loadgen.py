@@ -34,6 +34,10 @@ FAULTS = ("gaps", "different", "lost", "closed", "resets", "errors")
 RUN_WITHIN_S = 300.0
 
 
+class LoadFailed(Exception):
+    """The generator ended without a result; what it said is on stderr."""
+
+
 @dataclass
 class Target:
     """What the generator needs to know of a server that runs."""
@@ -138,7 +142,7 @@ def _listen(process: subprocess.Popen[str], pids: Sequence[int]) -> Row:
             extra["server_rss"] = sum(map(resident_bytes, pids))
         elif word.startswith("{"):
             return {**json.loads(word), **extra}
-    raise SystemExit(f"the load generator ended without a result ({process.wait(RUN_WITHIN_S)})")
+    raise LoadFailed(f"the load generator ended without a result (exit {process.wait(RUN_WITHIN_S)})")
 
 
 def faults(result: Row) -> Row:

@@ -4,7 +4,9 @@
  * MARKER out of each block. The first to meet a number fixes its place in the order; everybody else must meet the
  * numbers in that order, none left out, none twice, and with the same bytes. Publishers (publishers.c) send a request
  * when the one before was answered, either at a given rate (open loop) or as long as fewer than WINDOW events are on
- * their way to the slowest subscriber (closed loop over the whole system: the rate that a server can keep up).
+ * their way to the slowest subscriber (closed loop over the whole system: the rate that a server can keep up). With
+ * LAG_S the window is what was lately delivered in that time, so that a fast server may gather and a slow one is
+ * not flooded.
  */
 #ifndef LOAD_H
 #define LOAD_H
@@ -43,7 +45,7 @@ struct publisher {
 struct options {
     int subs, sub_port, pubs, pub_port, window, burst, answer_lines, greeting_lines, sample, away;
     bool raw, answers_have_events, storm, publish;
-    double rate, warm_s, seconds, drain_s;
+    double rate, warm_s, seconds, drain_s, lag_s;
     int64_t base;            /* the first number that an event can have */
     const char *marker, *stamp, *expect;
     char *sub_request, *sync_request, *again_request, *greeting, *requests;
@@ -51,7 +53,7 @@ struct options {
 };
 
 struct totals {
-    int64_t deliveries, delivered_bytes, reads, gaps, different, resets, other_blocks, closed;
+    int64_t taken, deliveries, delivered_bytes, reads, gaps, different, resets, other_blocks, closed;
     int64_t published, answered, produced, errors;
     int64_t order_size, complete, served;
     char first_error[400];

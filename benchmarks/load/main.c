@@ -81,12 +81,24 @@ static double cpu_now(void) {
     return (double)usage.ru_utime.tv_sec + (double)usage.ru_stime.tv_sec + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
+/* With a lag given, the window follows the rate: as many events under way as are delivered in that time. */
+static void adapt(uint64_t now) {
+    static uint64_t then;
+    static int64_t taken;
+    if (opt.lag_s <= 0 || !opt.subs || now - then < 200000000u) return;
+    double rate = (double)(sum.taken - taken) * 1e9 / (double)(now - then) / opt.subs;
+    if (then && sum.taken > taken) opt.window = rate * opt.lag_s < 4 ? 4 : rate * opt.lag_s > 2048 ? 2048 : (int)(rate * opt.lag_s);
+    then = now;
+    taken = sum.taken;
+}
+
 /* Turn the loop for `seconds`, or until `over` says so; return whether it did. */
 static bool turn(double seconds, bool (*over)(void), bool publish, int64_t most) {
     uint64_t until = now_ns() + (uint64_t)(seconds * 1e9);
     struct epoll_event events[512];
     for (uint64_t now; (now = now_ns()) < until;) {
         if (over && over()) return true;
+        if (publish) adapt(now);
         publishers_pump(publish, most);
         int wait_ms = opt.rate > 0 && publish ? 0 : (int)((until - now) / 1000000) + 1;
         struct timespec nap = {0, opt.rate > 0 && publish ? 50000 : (wait_ms > 20 ? 20000000 : wait_ms * 1000000L)};
@@ -172,7 +184,8 @@ static void set_option(char *name, char *value) {
     struct { const char *name; bool *at; } switches[] = {
         {"raw", &opt.raw}, {"answers_have_events", &opt.answers_have_events}, {"storm", &opt.storm}, {"publish", &opt.publish}};
     struct { const char *name; double *at; } times[] = {
-        {"rate", &opt.rate}, {"warm_s", &opt.warm_s}, {"seconds", &opt.seconds}, {"drain_s", &opt.drain_s}};
+        {"rate", &opt.rate}, {"warm_s", &opt.warm_s}, {"seconds", &opt.seconds}, {"drain_s", &opt.drain_s},
+        {"lag_s", &opt.lag_s}};
     struct { const char *name; const char **at; } texts[] = {
         {"marker", &opt.marker}, {"stamp", &opt.stamp}, {"expect", &opt.expect}};
     struct { const char *name; char **at; size_t *size; } files[] = {
@@ -217,8 +230,8 @@ int main(int argc, char **argv) {
     if (sum.order_size < sum.produced) lost += (sum.produced - sum.order_size) * opt.subs;
     printf("{\"subs\":%d,\"ready_s\":%.3f,\"seconds\":%.4f,\"deliveries\":%ld,\"bytes\":%ld,\"reads\":%ld,\"published\":%ld,\"answered\":%ld,\"produced\":%ld,",
            opt.subs, ready_s, measured_s, sum.deliveries, sum.delivered_bytes, sum.reads, sum.published, sum.answered, sum.produced);
-    printf("\"gaps\":%ld,\"different\":%ld,\"resets\":%ld,\"lost\":%ld,\"closed\":%ld,\"errors\":%ld,\"other_blocks\":%ld,\"drained\":%s,\"load_cpu_s\":%.3f,\"storm_s\":%.3f,\"first_error\":\"%s\"",
-           sum.gaps, sum.different, sum.resets, lost, sum.closed, sum.errors, sum.other_blocks, drained ? "true" : "false", cpu_s, storm_s, sum.first_error);
+    printf("\"gaps\":%ld,\"different\":%ld,\"resets\":%ld,\"lost\":%ld,\"closed\":%ld,\"errors\":%ld,\"other_blocks\":%ld,\"drained\":%s,\"load_cpu_s\":%.3f,\"storm_s\":%.3f,\"window\":%d,\"first_error\":\"%s\"",
+           sum.gaps, sum.different, sum.resets, lost, sum.closed, sum.errors, sum.other_blocks, drained ? "true" : "false", cpu_s, storm_s, opt.window, sum.first_error);
     show("delivery_ms", &delivery_ns);
     show("answer_ms", &answer_ns);
     show("served_ms", &served_ns);

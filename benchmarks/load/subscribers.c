@@ -105,6 +105,7 @@ static int64_t take_number(struct subscriber *one, const char *digits, const cha
     one->at = place + 1;
     seen_by[place]++;
     while (sum.complete < sum.order_size && seen_by[sum.complete] == opt.subs) sum.complete++;
+    sum.taken++;
     if (measuring) sum.deliveries++;
     return place;
 }

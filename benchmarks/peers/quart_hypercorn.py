@@ -53,6 +53,7 @@ config = Config()
 config.bind = [f"127.0.0.1:{sys.argv[1]}"]
 config.backlog = 4096
 config.keep_alive_max_requests = 1_000_000_000
+config.keep_alive_timeout = 600
 trio.run(serve, app, config)
 """
 

@@ -54,7 +54,7 @@ def prepare() -> str:
 def start(port: int, folder: Path) -> subprocess.Popen[bytes]:
     """One worker."""
     (folder / "peer_app.py").write_text(APP)
-    options = f"--host 127.0.0.1 --port {port} --backlog 4096 --loop uvloop --http httptools --no-access-log"
+    options = f"--host 127.0.0.1 --port {port} --backlog 4096 --loop uvloop --http httptools --no-access-log --timeout-keep-alive 600"
     app = ("-m", "uvicorn", "peer_app:app", "--app-dir", str(folder), "--log-level", "critical")
     return spawn([peers_python(), *app, *options.split()])
 
