@@ -276,7 +276,7 @@ class Actor:
         key = digest = None
         if ask.id is not None:
             key = command_key(ask.by, ask.id)
-            digest = command_digest(ask.command)
+            digest = "" if ask.unwatched else command_digest(ask.command)
             known = self.memory.find(key)
             if known is not None:
                 turn.settle.append((ask, await self._again(key, known, digest)))
@@ -304,12 +304,13 @@ class Actor:
             raise StateLost(crash=True) from None
         turn.settle.append((ask, answer))
         if key is not None and digest is not None:
-            self.memory.add(key, Known(now_ms, digest, answer))
+            kept = answer._replace(events=[]) if ask.unwatched else answer
+            self.memory.add(key, Known(now_ms, digest, kept))
             if not events:  # the answer is in no record: the next checkpoint has to save it
                 self._host.appending(self.stream)
 
     async def _again(self, key: str, known: Known, digest: str) -> Answer | Exception:
-        if known.digest != digest:
+        if digest and known.digest and known.digest != digest:
             return IdempotencyMismatch()
         if known.refusal is not None:
             return Rejected(*known.refusal)

@@ -36,6 +36,13 @@ class Ask:
         self.cause = cause
         self.reply: Replies = reply or Reply()
 
+    @property
+    def unwatched(self) -> bool:
+        """It follows from a record, and nobody reads its answer: that it was done is all that is kept of it,
+        and as nothing else has its id, there is nothing to compare when it comes again.
+        """
+        return type(self.reply) is Notice
+
 
 class Look:
     """A wish to look at the durable state: `take` is called between two turns."""
