@@ -54,15 +54,12 @@ class Framer:
         self._limits = limits
         self._buffer: bytes | bytearray = b""
         self._at = 0
-        self._begin()
-
-    def _begin(self) -> None:
         self._pending: Message | None = None
         self._searched_to = 0
         self._body_at = 0
         self._length = 0
         self._chunks_to = 0
-        self._decoded: bytearray | None = None
+        self._decoded = bytearray()
 
     @property
     def state(self) -> Literal["idle", "head", "body"]:
@@ -118,25 +115,30 @@ class Framer:
         rest = bytes(self._buffer[self._at :])
         self._buffer = b""
         self._at = 0
-        self._begin()
+        self._pending = None
+        self._searched_to = 0
+        self._decoded = bytearray()
         return rest
 
     def _finish(self, message: Message, body_at: int, end: int) -> None:
         message.raw = bytes(self._buffer[self._at : end])
-        if end > body_at:
-            decoded = self._decoded
-            message.body = bytes(self._buffer[body_at:end] if decoded is None else decoded)
+        if self._length == CHUNKED:
+            message.body = bytes(self._decoded)
+            self._decoded = bytearray()
+        elif self._length:
+            message.body = bytes(self._buffer[body_at:end])
         if "expect" in message.headers:
             message.raw = without_expect(message.raw[: self._body_at]) + message.raw[self._body_at :]
         if end == len(self._buffer):
             self._buffer = b""
             end = 0
         self._at = end
-        self._begin()
+        self._pending = None
+        self._searched_to = 0
 
     def _read_head(self) -> Message | None:
         buffer, at = self._buffer, self._at
-        end = buffer.find(b"\r\n\r\n", max(at, at + self._searched_to - 3)) + 4
+        end = buffer.find(b"\r\n\r\n", at + max(0, self._searched_to - 3)) + 4
         if end < 4 or end - at > self._limits.head_bytes:
             check_begun(bytes(buffer[at : at + self._limits.head_bytes]), self._searched_to, self._limits)
             self._searched_to = len(buffer) - at
@@ -151,7 +153,6 @@ class Framer:
     def _read_chunks(self, body_at: int) -> int:
         """Decode the chunks that are whole; return where the body ends, or -1 when more bytes are needed."""
         buffer, decoded = self._buffer, self._decoded
-        assert decoded is not None
         room = self._limits.body_bytes
         while True:
             at = self._at + self._chunks_to

@@ -133,12 +133,13 @@ def read_head(head: bytes, limits: Limits) -> tuple[Message, int]:
         _check_line(_FIRST_LINE.match(head))
         raise Refused("malformed", "a header line is malformed")
     method, raw_target, version, fields = found.groups()
-    _check_version(version)
+    minor = 1 if version == b"1.1" else 0
+    if not minor:
+        _check_version(version)
     target, path, query = _read_target(method, raw_target, limits)
     if head.count(b"\n") > limits.headers + 2:
         raise Refused("headers_too_large", f"a request may have {limits.headers} headers")
     headers = _read_fields(fields)
-    minor = 1 if version == b"1.1" else 0
     _check_host(headers, minor)
     length = _read_length(headers, minor, limits)
     keep_alive, upgrade = minor == 1, False
