@@ -13,6 +13,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -76,24 +77,29 @@ def get(path: str, *headers: str) -> bytes:
 
 
 def program(name: str) -> Path:
-    """Return a program of `benchmarks/load`, built when its sources have changed.
-
-    Raises:
-        SystemExit: there is no C compiler.
-    """
+    """Return a program of `benchmarks/load`, built when its sources have changed."""
     sources = [SOURCES / file for file in PROGRAMS[name]]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))).hexdigest()
     built = Path(tempfile.gettempdir()) / f"onda-{name}-{os.getuid()}-{digest[:12]}"
     if not built.exists():
-        compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-        if compiler is None:
-            raise SystemExit(
-                "no C compiler: the load generator needs one (Debian: apt install gcc libc6-dev)"
-            )
         unfinished = built.with_suffix(f".{os.getpid()}")
-        subprocess.run([compiler, "-O2", "-o", str(unfinished), *map(str, sources)], check=True)
+        subprocess.run([*_compiler(), "-O2", "-o", str(unfinished), *map(str, sources)], check=True)
         unfinished.rename(built)
     return built
+
+
+def _compiler() -> list[str]:
+    """The system's C compiler; where there is none, that of PyPI's `ziglang`, in an environment of its own."""
+    for name in ("cc", "gcc", "clang"):
+        if found := shutil.which(name):
+            return [found]
+    folder = Path(tempfile.gettempdir()) / f"onda-compiler-{os.getuid()}"
+    python = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "ziglang"], check=True)
+        (folder / "complete").touch()
+    return [str(python), "-m", "ziglang", "cc"]
 
 
 def run_load(target: Target, folder: Path, **options: object) -> Row:

@@ -1,12 +1,12 @@
 """How many durable orders a second over HTTP, each answered only after fdatasync, beside logs that do less?
 
-Closed loop: each connection sends its next request when the one before is answered. Orders are real `create-
-order` requests with an owner's token and an idempotency key: prices from the menu, stock held, events and
-their copies to the table's stream written to the log. Every answer is checked. `reaction lag` and `history
-lag` are the records that had still to be copied to tables, or written into the database, when the load ended;
-`drain s` is how long until the copies were all there. Redis appends entries of as many bytes as an order's
-request has to a stream (`appendfsync always`), NATS publishes them to JetStream (`sync_interval: always`): an
-append, no decision. One core for the server, one for the load.
+Closed loop: each connection sends its next request when the one before is answered. Orders are real
+`create-order` requests with an owner's token and an idempotency key: prices from the menu, stock held,
+events and their copies to the table's stream written to the log. Every answer is checked. `reaction lag`
+and `history lag` are the records that had still to be copied to tables, or written into the database, when
+the load ended; `drain s` is how long until the copies were all there. Redis appends entries of as many
+bytes as an order's request has to a stream (`appendfsync always`), NATS publishes them to JetStream
+(`sync_interval: always`): an append, no decision. One core for the server, one for the load.
 """
 
 from __future__ import annotations

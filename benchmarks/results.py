@@ -49,8 +49,8 @@ def _beginning(drawn: bool, elsewhere: bool) -> str:
     lines = [
         "# Results",
         "",
-        "Written by `python -m benchmarks.results` from the figures of `python -m benchmarks.all`. Figures move"
-        " from machine to machine and from run to run; only ratios within one table count.",
+        "Written by `python -m benchmarks.results` from the figures of `python -m benchmarks.all`.",
+        "Figures move from machine to machine and from run to run; only ratios within one table count.",
         "",
     ]
     if drawn:

@@ -54,9 +54,10 @@ def prepare() -> str:
 def start(port: int, folder: Path) -> subprocess.Popen[bytes]:
     """One worker."""
     (folder / "peer_app.py").write_text(APP)
-    options = f"--host 127.0.0.1 --port {port} --backlog 4096 --loop uvloop --http httptools --no-access-log --timeout-keep-alive 600"
+    options = f"--host 127.0.0.1 --port {port} --backlog 4096 --loop uvloop --http httptools"
     app = ("-m", "uvicorn", "peer_app:app", "--app-dir", str(folder), "--log-level", "critical")
-    return spawn([peers_python(), *app, *options.split()])
+    patience = ("--no-access-log", "--timeout-keep-alive", "600")
+    return spawn([peers_python(), *app, *patience, *options.split()])
 
 
 def target(port: int, size: int) -> Target:
