@@ -15,6 +15,9 @@ import h11
 
 from web.framing import HEAD_BYTES_MAX, Framer, Message, Refused
 
+HOST = b"Host: onda.example\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+
 _RAW = re.compile(rb"[\x80-\xff]")
 
 
@@ -34,6 +37,11 @@ class Verdict(NamedTuple):
 
     messages: list[Message]
     end: str
+
+
+def head(*lines: bytes, line: bytes = b"POST /x HTTP/1.1", host: bytes = HOST) -> bytes:
+    """A head with these further lines."""
+    return line + b"\r\n" + host + b"".join(text + b"\r\n" for text in lines) + b"\r\n"
 
 
 def pieces(data: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
