@@ -187,8 +187,8 @@ async def _ask(node: Node, seconds: float) -> Row:
 
 
 async def _settled(node: Node) -> None:
-    """Wait until every reaction has handled every record."""
-    while node.statistics()["reaction_lag"]:  # noqa: ASYNC110 (nothing sets an event for us)
+    """Wait until every reaction has handled every record, and the history has them."""
+    while (now := node.statistics())["reaction_lag"] or now["history_lag"]:  # noqa: ASYNC110 (as in ask)
         await trio.sleep(0.05)
 
 

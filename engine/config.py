@@ -71,7 +71,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Frames that one feed keeps for those who come back."""
     ring_bytes_max: int = 4 * 1024 * 1024
     feeds_bytes_max: int = 64 * 1024 * 1024
-    """Memory for the rings of feeds that nobody uses at the moment."""
+    """Memory for the rings of feeds that nobody follows at the moment."""
 
     # Log and checkpoint
     segment_bytes: int = 16 * 1024 * 1024

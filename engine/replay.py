@@ -2,7 +2,7 @@
 
 A start reads the log from a bounded stretch behind the checkpoint: records up to the checkpoint only refill
 the rings, so that recent cursors still resume by events; later ones are also evolved into the saved states.
-However long the tail is, rings get back only the newest of it, as much as feeds that nobody uses may keep.
+However long the tail is, rings get back only the newest of it: what feeds that nobody follows may keep.
 Afterwards every stream with records behind the checkpoint is in memory, and every other one is complete in
 the checkpoint.
 """
