@@ -62,7 +62,12 @@ class Hub:
         self._poller: Poller[Member] = make_poller(self._gone, self._writable)
 
     def __len__(self) -> int:
+        """Return how many members there are."""
         return len(self._members)
+
+    @property
+    def groups(self) -> list[Group]:
+        return list(self._groups.values())
 
     @staticmethod
     def takes(stream: Stream | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from itertools import pairwise
 
 import pytest
@@ -163,11 +164,11 @@ async def test_a_trickle_is_not_enough() -> None:
     """One that takes a few bytes now and then does not hold its place for good."""
     async with fanned(send_timeout_s=0.3) as fan:
         reader = fan.join(send_buffer=SLOW)
-        fan.publish(20, 3000)
-        with trio.fail_after(3):
+        fan.publish(60, 3000)
+        with trio.fail_after(2):  # all of it would take it four seconds
             while not reader.over:
-                reader.read(64)
-                await trio.sleep(0.02)
+                reader.read(400)
+                await trio.sleep(0.01)
         assert reader.over == [False]
 
 
@@ -239,10 +240,29 @@ async def test_who_joins_in_a_round_gets_what_is_after_its_cursor() -> None:
 async def test_deliveries_are_counted_once() -> None:
     """Frames times members, whoever was slow."""
     async with fanned() as fan:
-        readers = [fan.join(send_buffer=random.choice((0, SLOW))) for _ in range(20)]
-        for _ in range(30):
-            fan.publish(2, 1500)
-            await fan.settle(2)
+        readers = [fan.join(send_buffer=SLOW if number % 2 else 0) for number in range(20)]
+        for _ in range(60):
+            fan.publish()
+            await fan.settle(3)
         for reader in readers:
             await until(reader, lambda reader=reader: len(reader.versions) == 60)
-        assert fan.node.metrics.deliveries._value.get() == 20 * 60  # type: ignore[attr-defined]
+        counted = re.search(rb"^onda_deliveries_total (\S+)$", fan.node.render_metrics(), re.MULTILINE)
+        assert counted is not None
+        assert float(counted[1]) == 20 * 60
+
+
+async def test_what_is_due_in_a_round_waits_for_its_end() -> None:
+    """A `bye` to one that the round has not come to yet would stand before frames of the round."""
+    async with fanned() as fan:
+        readers = [fan.join() for _ in range(1000)]
+        await fan.settle()
+        fan.publish()
+        (group,) = fan.hub.groups
+        while not group.targets:
+            await trio.lowlevel.checkpoint()
+        for member in list(group.live):
+            member.stream.ending.at = 0.0
+            fan.hub.attend(member)
+        for reader in readers:
+            await until(reader, lambda reader=reader: reader.ended)
+            assert (reader.bye, reader.versions) == ("rotate", [1])
