@@ -53,7 +53,7 @@ class Target:
     """What a publisher of a line protocol says first."""
     first_number: int = FIRST_NUMBER
     options: dict[str, object] = field(default_factory=dict)
-    """Further options of the generator, by their names in `main.c`."""
+    """Further options of the generator, by their names in `main.c`; they win over those of a run."""
     before: Callable[[Target], None] | None = None
     """Called before each run: where it starts from."""
 
@@ -89,7 +89,7 @@ def program(name: str) -> Path:
 
 
 def _compiler() -> list[str]:
-    """The system's C compiler; where there is none, that of PyPI's `ziglang`, in an environment of its own."""
+    """The system's C compiler; without one, that of PyPI's `ziglang`, in an environment of its own."""
     for name in ("cc", "gcc", "clang"):
         if found := shutil.which(name):
             return [found]
@@ -117,7 +117,7 @@ def run_load(target: Target, folder: Path, **options: object) -> Row:
         "pub_port": target.port,
         "base": target.first_number,
     }
-    merged |= target.options | options
+    merged |= options | target.options
     for name in ("sync_request", "again_request"):
         if name in merged:
             files[name] = bytes(merged.pop(name))  # type: ignore[call-overload]

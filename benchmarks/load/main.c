@@ -87,7 +87,7 @@ static void adapt(uint64_t now) {
     static int64_t taken;
     if (opt.lag_s <= 0 || !opt.subs || now - then < 200000000u) return;
     double rate = (double)(sum.taken - taken) * 1e9 / (double)(now - then) / opt.subs;
-    if (then && sum.taken > taken) opt.window = rate * opt.lag_s < 4 ? 4 : rate * opt.lag_s > 2048 ? 2048 : (int)(rate * opt.lag_s);
+    if (then && sum.taken > taken) opt.window = rate * opt.lag_s < 8 ? 8 : rate * opt.lag_s > 2048 ? 2048 : (int)(rate * opt.lag_s);
     then = now;
     taken = sum.taken;
 }
