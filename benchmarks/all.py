@@ -1,4 +1,4 @@
-"""Run everything one after the other, and write `benchmarks/RESULTS.md` and the plot: some 20 minutes.
+"""Run everything one after the other, and write `benchmarks/RESULTS.md` and the plot: some 25 minutes.
 
 Each benchmark is a process of its own and writes its JSON to `benchmarks/results/`; one that fails is told
 and the others go on. `--quick` is a look whether all of it works; its figures go elsewhere and mean
@@ -18,12 +18,12 @@ from pathlib import Path
 from benchmarks.harness import RESULTS, ROOT
 
 MINUTES = {
-    "readers_ceiling": 2.0,
-    "fanout": 8.0,
+    "readers_ceiling": 1.5,
+    "fanout": 9.5,
     "latency": 1.5,
-    "orders": 4.0,
+    "orders": 3.5,
     "storm": 1.0,
-    "idle": 3.5,
+    "idle": 2.2,
     "append": 0.7,
     "replay": 2.0,
     "stores": 2.0,
@@ -32,7 +32,8 @@ MINUTES = {
 
 EXTRA = {
     "fanout": ("--also-order", "nchan"),
-    "idle": ("--connections", "9000"),
+    "idle": ("--connections", "9000", "--seconds", "15"),
+    "readers_ceiling": ("--in-a-write", "1", "10"),
 }
 """Beyond a benchmark's defaults."""
 

@@ -42,7 +42,7 @@ def main() -> None:
     options.add_argument(
         "--also-order", nargs="*", metavar="PEER", help="then orders, Onda and these peers only"
     )
-    options.add_argument("--seconds", type=float, default=2.5)
+    options.add_argument("--seconds", type=float, default=2.0)
     options.add_argument("--warm-up", type=float, default=1.5)
     options.add_argument("--servers", nargs="+", choices=["onda", *PEERS], default=["onda", *PEERS])
     options.add_argument("--bytes", type=int, help="size of the peers' events (default: as Onda's are)")

@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { BUCKET_US = 10, BUCKETS = 1 << 21, EVENTS_MAX = 1 << 23, RING = 4096, RING_BYTES = 4096, ID_MAX = 80 };
+enum { BUCKET_US = 10, BUCKETS = 1 << 21, EVENTS_MAX = 1 << 23, RING = 4096, RING_BYTES = 4096, ID_MAX = 80, PIPELINE_MAX = 64 };
 
 struct spread { uint32_t *buckets; uint64_t count; uint64_t max_ns; };
 
@@ -35,15 +35,16 @@ struct subscriber {
 
 struct publisher {
     int fd;
-    bool busy, open;
-    uint64_t began_ns;
+    bool greeting, open;
+    int waiting, first;      /* requests without an answer; where the oldest of them is in the ring of times */
+    uint64_t began_ns[PIPELINE_MAX];
     char *rest;
     size_t rest_size;
     int lines;               /* of a line protocol: answers' lines still to come */
 };
 
 struct options {
-    int subs, sub_port, pubs, pub_port, window, burst, answer_lines, greeting_lines, sample, away;
+    int pipeline, subs, sub_port, pubs, pub_port, window, burst, answer_lines, greeting_lines, sample, away;
     bool raw, answers_have_events, storm, publish;
     double rate, warm_s, seconds, drain_s, lag_s;
     int64_t base;            /* the first number that an event can have */

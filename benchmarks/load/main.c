@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-struct options opt = {.window = 256, .burst = 256, .sample = 1, .warm_s = 1, .seconds = 5, .drain_s = 10,
+struct options opt = {.pipeline = 1, .window = 256, .burst = 256, .sample = 1, .warm_s = 1, .seconds = 5, .drain_s = 10,
                       .marker = "\"version\":", .stamp = "\"note\":\"", .publish = true};
 struct totals sum;
 struct spread delivery_ns, answer_ns, served_ns;
@@ -180,7 +180,7 @@ static void set_option(char *name, char *value) {
     struct { const char *name; int *at; } numbers[] = {
         {"subs", &opt.subs}, {"sub_port", &opt.sub_port}, {"pubs", &opt.pubs}, {"pub_port", &opt.pub_port},
         {"window", &opt.window}, {"burst", &opt.burst}, {"answer_lines", &opt.answer_lines},
-        {"greeting_lines", &opt.greeting_lines}, {"sample", &opt.sample}, {"away", &opt.away}};
+        {"greeting_lines", &opt.greeting_lines}, {"pipeline", &opt.pipeline}, {"sample", &opt.sample}, {"away", &opt.away}};
     struct { const char *name; bool *at; } switches[] = {
         {"raw", &opt.raw}, {"answers_have_events", &opt.answers_have_events}, {"storm", &opt.storm}, {"publish", &opt.publish}};
     struct { const char *name; double *at; } times[] = {

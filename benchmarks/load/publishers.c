@@ -1,4 +1,4 @@
-/* Publishers: requests from templates, one at a time on each connection, answers checked. Theory in load.h. */
+/* Publishers: requests from templates, so many at a time on each connection, answers checked. Theory in load.h. */
 #define _GNU_SOURCE
 #include "load.h"
 
@@ -18,8 +18,8 @@ struct template { char *text; size_t size; struct field fields[FIELDS_MAX]; int 
 static struct publisher *all;
 static struct template templates[TEMPLATES_MAX];
 static int template_count, ready_count, idle_count;
-static int *idle;
-static int64_t sent;
+static int *idle;       /* connections that may take one more request */
+static int64_t sent, waiting;
 static uint64_t begin_ns;
 
 static void find_fields(struct template *one) {
@@ -70,7 +70,7 @@ void publishers_open(void) {
 }
 
 bool publishers_ready(void) { return ready_count == opt.pubs; }
-int64_t publishers_busy(void) { return opt.pubs - idle_count; }
+int64_t publishers_busy(void) { return waiting; }
 void publishers_begin(uint64_t at_ns) { begin_ns = at_ns; sent = 0; }
 
 static void is_free(int index) {
@@ -85,11 +85,12 @@ static void transmit(int index, uint64_t stamp) {
     struct template *one = &templates[sum.published % template_count];
     struct publisher *by = &all[index];
     fill(one, index, stamp);
-    by->busy = true;
-    by->began_ns = stamp;
+    by->began_ns[(by->first + by->waiting++) % PIPELINE_MAX] = stamp;
     by->lines = opt.answer_lines;
     sum.published++;
     sent++;
+    waiting++;
+    if (by->waiting < opt.pipeline) idle[idle_count++] = index;
     if (send(by->fd, one->text, one->size, MSG_NOSIGNAL) != (ssize_t)one->size) fail("a request did not go out whole");
 }
 
@@ -121,10 +122,11 @@ static void answered(struct publisher *by, int index, const char *answer, size_t
     }
     if (measuring) {
         sum.answered++;
-        note(&answer_ns, now_ns() - by->began_ns);
+        note(&answer_ns, now_ns() - by->began_ns[by->first]);
     }
-    by->busy = false;
-    is_free(index);
+    by->first = (by->first + 1) % PIPELINE_MAX;
+    waiting--;
+    if (by->waiting-- == opt.pipeline) is_free(index);
 }
 
 /* Returns the bytes of a whole answer at the beginning of `rest`, 0 while there is none. */
@@ -168,26 +170,26 @@ static void greet(struct publisher *by, int index) {
     one.text = text;
     fill(&one, index, 0);
     by->lines = opt.greeting_lines;
-    by->busy = true;
+    by->greeting = true;
     if (send(by->fd, text, one.size, MSG_NOSIGNAL) != (ssize_t)one.size) fail("a greeting did not go out whole");
 }
 
 void publisher_turn(uint32_t number) {
     int index = (int)number;
     struct publisher *by = &all[index];
-    if (!by->open && !by->busy) { greet(by, index); return; }
+    if (!by->open && !by->greeting) { greet(by, index); return; }
     ssize_t got = recv(by->fd, by->rest + by->rest_size, REST - by->rest_size - 1, 0);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got <= 0) fail("the server closed a publisher");
     by->rest_size += (size_t)got;
     by->rest[by->rest_size] = 0;
-    while (by->rest_size && by->busy) {
+    while (by->rest_size && (by->greeting || by->waiting)) {
         const char *body = by->rest;
         bool good = true;
         size_t size = opt.answer_lines ? whole_lines(by, &good) : whole_http(by, &body, &good);
         if (!size) break;
         if (by->open) answered(by, index, by->rest, size, body, good);
-        else { by->busy = false; is_free(index); }
+        else { by->greeting = false; is_free(index); }
         by->rest_size -= size;
         memmove(by->rest, by->rest + size, by->rest_size);
     }

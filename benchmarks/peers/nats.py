@@ -38,11 +38,12 @@ def start(port: int, folder: Path) -> subprocess.Popen[bytes]:
 def target(port: int, size: int) -> Target:
     """Core messages on one subject. A PING behind each is answered once the message was taken.
 
-    One publisher: NATS promises an order for each publisher only, and subscribers do see several differently.
+    One publisher with as many requests under way as others have connections: NATS promises an order for each
+    publisher only, and its subscribers do see several of them in different orders.
     """
     body = event(size) + "\n\n"
     request = f"PUB bench {len(body)}\r\n{body}\r\nPING\r\n".encode()
-    options = {"raw": True, "answer_lines": 1, "greeting_lines": 2, "pubs": 1}
+    options = {"raw": True, "answer_lines": 1, "greeting_lines": 2, "pubs": 1, "pipeline": 32}
     greeting = f"{_CONNECT}PING\r\n".encode()
     return Target(
         port, [], f"{_CONNECT}SUB bench 1\r\n".encode(), [request], greeting=greeting, options={**options}
