@@ -38,6 +38,7 @@ def main() -> None:
     )
     options.add_argument("--no-history", action="store_true", help="without the history in SQL")
     given = options.parse_args()
+    given.runs = 1 if given.quick else given.runs
     rows = []
     for askers in given.askers:
 
