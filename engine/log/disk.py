@@ -225,8 +225,9 @@ def read_all(disk: Disk, file: int, size: int, offset: int = 0) -> bytes:
     return b"".join(pieces)
 
 
-def zero(disk: Disk, file: int, start: int, end: int) -> None:
-    """Fill a stretch with zeros, syncing as it goes so that nobody else's sync waits for all of it."""
+def zero(disk: Disk, file: int, start: int, end: int, *, syncing: bool = True) -> None:
+    """Fill a stretch with zeros; `syncing` as it goes, so that nobody else's sync waits for all of it."""
     for offset in range(start, end, _ZERO_BYTES):
         write_all(disk, file, bytes(min(_ZERO_BYTES, end - offset)), offset)
-        disk.sync(file)
+        if syncing:
+            disk.sync(file)

@@ -239,7 +239,7 @@ def replace_segment(disk: Disk, folder: str, header: SegmentHeader, content: byt
 
 def _fill(disk: Disk, file: int, content: bytes, size: int) -> None:
     write_all(disk, file, content, 0)
-    zero(disk, file, len(content), size)
+    zero(disk, file, len(content), size, syncing=False)  # while a log is being opened nobody else writes
     disk.sync(file)
 
 
