@@ -7,7 +7,7 @@ for.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -181,9 +181,16 @@ class Metrics:
             "onda_topic_redelivered", "Of these, given out again after a failure", registry=registry
         )
 
-    def answered(self, outcome: str, count: int) -> None:
-        """Count answers to commands by one of `OUTCOMES`."""
-        self._commands[outcome].inc(count)
+    def answered(self, counts: Mapping[str, int]) -> None:
+        """Count answers to commands by `OUTCOMES`."""
+        for outcome, count in counts.items():
+            self._commands[outcome].inc(count)
+
+    def appended(self, records: int, seconds: float) -> None:
+        """Count one append of an actor."""
+        self.append_s.observe(seconds)
+        self.batch.observe(records)
+        self.records.inc(records)
 
     def render(self, statistics: dict[str, Any]) -> bytes:
         """Return the text that Prometheus reads, with the gauges as in `statistics`."""

@@ -6,8 +6,10 @@ and `memory.py` (nothing survives; ships for embedding and simulation).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+
+from outcome import Outcome
 
 from engine.errors import LogFailed
 from engine.records import Entry
@@ -42,6 +44,14 @@ class Log(Protocol):
             Overloaded: more than the bound is waiting already; nothing happened.
             ReadOnly: no space; nothing happened.
             UnknownOutcome: the log failed while this was under way, or had failed before.
+        """
+
+    def submit(self, entries: Sequence[Entry], done: Callable[[Outcome[int]], None]) -> None:
+        """As `append`, without a task that waits: `done` gets the position or the error, in trio's thread and
+        never before this returns. It must not raise.
+
+        Raises:
+            Conflict, Overloaded, ReadOnly, UnknownOutcome: as `append`, and then `done` is not called.
         """
 
     async def wait_room(self) -> None:

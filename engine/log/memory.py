@@ -5,9 +5,10 @@ Tests can `hold` it, so that appends wait as for a slow disk, fill it up (`set_w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import outcome
 import trio
 
 from engine.errors import CursorUnusable, LogFailed, Overloaded, ReadOnly, UnknownOutcome
@@ -35,6 +36,19 @@ class MemoryLog:
 
     async def append(self, entries: Sequence[Entry]) -> int:
         """See `engine.log.Log.append`."""
+        results: list[outcome.Outcome[int]] = []
+        settled = trio.Event()
+
+        def done(result: outcome.Outcome[int]) -> None:
+            results.append(result)
+            settled.set()
+
+        self.submit(entries, done)
+        await settled.wait()
+        return results[0].unwrap()
+
+    def submit(self, entries: Sequence[Entry], done: Callable[[outcome.Outcome[int]], None]) -> None:
+        """See `engine.log.Log.submit`."""
         if self._failure is not None:
             raise UnknownOutcome
         if not self.writable:
@@ -46,18 +60,13 @@ class MemoryLog:
                 raise TypeError("meta and body are bytes")
         if self._held is None:
             self._heads.advance(entries)
-            position = self._commit(entries)
-            await trio.lowlevel.checkpoint()
-            return position
+            position = outcome.Value(self._commit(entries))
+            trio.lowlevel.current_trio_token().run_sync_soon(done, position)
+            return
         if self._waiting + len(entries) > QUEUE_ENTRIES_MAX:
             raise Overloaded
         self._heads.advance(entries)
-        held = _Held(entries)
-        self._held.append(held)
-        await held.settled.wait()
-        if held.position is None:
-            raise UnknownOutcome
-        return held.position
+        self._held.append(_Held(tuple(entries), done, trio.Event()))
 
     async def wait_room(self) -> None:
         """See `engine.log.Log.wait_room`."""
@@ -117,8 +126,8 @@ class MemoryLog:
         """Make durable what waits, in order, and all later appends at once again."""
         held, self._held = self._held or [], None
         for append in held:
-            append.position = self._commit(append.entries)
             append.settled.set()
+            append.done(outcome.Value(self._commit(append.entries)))
 
     def set_writable(self, writable: bool) -> None:
         """Behave as on a full disk, or as on one that has space again."""
@@ -131,6 +140,7 @@ class MemoryLog:
         held, self._held = self._held or [], None
         for append in held:
             append.settled.set()
+            append.done(outcome.Error(UnknownOutcome()))
 
     def _commit(self, entries: Sequence[Entry]) -> int:
         self._entries.extend(entries)
@@ -139,10 +149,9 @@ class MemoryLog:
         return self.head
 
 
-class _Held:
+class _Held(NamedTuple):
     """One append that waits."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self.entries = tuple(entries)
-        self.settled = trio.Event()
-        self.position: int | None = None
+    entries: Sequence[Entry]
+    done: Callable[[outcome.Outcome[int]], None]
+    settled: trio.Event

@@ -24,6 +24,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import outcome
 import trio
 
 from engine.errors import ConfigError, CursorUnusable, LogFailed
@@ -108,6 +109,10 @@ class Wal:
     def append(self, entries: Sequence[Entry]) -> Coroutine[Any, Any, int]:
         """See `engine.log.Log.append`; none, or more than `append_bytes_max`, is a `ValueError`."""
         return self._commit.append(entries)
+
+    def submit(self, entries: Sequence[Entry], done: Callable[[outcome.Outcome[int]], None]) -> None:
+        """See `engine.log.Log.submit`; the same."""
+        self._commit.submit(entries, done)
 
     def wait_room(self) -> Coroutine[Any, Any, None]:
         """See `engine.log.Log.wait_room`."""

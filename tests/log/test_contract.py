@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import AsyncIterator
 
+import outcome
 import pytest
 import trio
 
@@ -144,6 +145,26 @@ async def test_trimmed_entries_are_expired(log: Log) -> None:
     assert log.first <= 401
     await log.append([entry("store:s1", 401)])
     assert (await log.read(400))[0][0] == 401
+
+
+async def test_what_is_submitted_is_reported_once_and_later(log: Log) -> None:
+    """`submit` returns before anybody is told; what is refused at once is not reported as well."""
+    told: list[int] = []
+    settled = trio.Event()
+
+    def done(result: outcome.Outcome[int]) -> None:
+        told.append(result.unwrap())
+        if len(told) == 2:
+            settled.set()
+
+    log.submit([entry("store:s1", 1)], done)
+    log.submit([entry("store:s1", 2), entry("store:s1", 3)], done)
+    with pytest.raises(Conflict):
+        log.submit([entry("store:s1", 5)], done)
+    assert told == []
+    await settled.wait()
+    assert await log.append([entry("store:s1", 4)]) == 4
+    assert told == [1, 3]
 
 
 async def test_nothing_and_nonsense_are_refused(log: Log) -> None:
