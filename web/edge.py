@@ -113,6 +113,7 @@ class Visit:
             self.due = math.inf
             if self._lane is not None:
                 self._lane.leave()
+                await self._lane.closed.wait()  # a moment for the client to take its answer
             elif not self._left:
                 self._sock.close()
         return self._left
@@ -207,8 +208,8 @@ class Visit:
     async def _serve(self, message: Message) -> bool:
         """Answer one request; true when the connection goes on with the next."""
         if message.path in self._edge.pages:
-            return await self._hand_over(message)
-        if message.minor == 0 or message.method not in METHODS:
+            return await self._hand_over(message, self._edge.pages.limiter)
+        if message.minor == 0 or message.method not in METHODS or _may_become_websocket(message):
             return await self._hand_over(message)
         started_s = time.monotonic()
         site = self._edge.site
@@ -300,19 +301,17 @@ class Visit:
             scope.cancel()
             return
 
-    async def _hand_over(self, message: Message) -> bool:
-        """Have Hypercorn answer one request, or, after an upgrade, have it keep the connection."""
+    async def _hand_over(self, message: Message, limiter: trio.CapacityLimiter | None = None) -> bool:
+        """Have Hypercorn answer one request, or, where that may be an upgrade, have it keep the connection."""
         lane = self._lane
         if lane is None:
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(self._sock))
             lane = self._lane = Lane(stream, self._config.send_timeout_s)
             self._edge.hand(lane)
-        for_good = message.upgrade and message.headers["upgrade"].lower() == "websocket"
-        data = message.raw + self._framer.rest() if for_good else message.raw
-        if for_good:
-            return await lane.pass_on(data, for_good=True)
-        async with self._edge.pages.limiter:
-            alive = await lane.pass_on(data)
+        if _may_become_websocket(message):
+            await lane.pass_on(message.raw + self._framer.rest(), for_good=True)
+            return False
+        alive = await lane.pass_on(message.raw, limiter=limiter)
         if early := lane.take_early():
             self._framer.feed(early)
         return alive
@@ -374,3 +373,8 @@ class Visit:
             except (OSError, trio.ClosedResourceError):
                 raise Gone from None
         self._waits_for = before
+
+
+def _may_become_websocket(message: Message) -> bool:
+    """Return whether Hypercorn might make a WebSocket of it; that it does not is nothing worse than slow."""
+    return message.upgrade and "websocket" in message.headers["upgrade"].lower()

@@ -7,6 +7,8 @@ the answer is out the lane is free, and the edge goes on reading; what came mean
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import trio
 from hypercorn.events import Event, Updated
 from quart_trio import QuartTrio
@@ -31,16 +33,24 @@ class Pages:
         self.limiter = trio.CapacityLimiter(AT_ONCE)
 
     def __contains__(self, path: str) -> bool:
+        """Return whether Quart would find a path, as it came, among its own: it looks at it decoded, and
+        however many slashes it begins with.
+        """
+        if "%" in path or path.startswith("//"):
+            path = "/" + unquote(path).lstrip("/")
         return path in self._exact or path.startswith(self._prefixes)
 
 
 class Lane(BoundedStream):
-    """The socket as Hypercorn sees it: it reads what the edge gives, and sends by itself."""
+    """The socket as Hypercorn sees it: it reads what the edge gives, and sends by itself. `closed`: Hypercorn
+    has done with it.
+    """
 
     def __init__(self, stream: trio.SocketStream, send_timeout_s: float) -> None:
         super().__init__(stream, send_timeout_s)
+        self.for_good = False
+        self.closed = trio.Event()
         self._given = b""
-        self._open_ended = False
         self._busy = False
         self._gone = False
         self._retired = False
@@ -48,23 +58,38 @@ class Lane(BoundedStream):
         self._bell = trio.Event()
         self._free = trio.Event()
         self._watching: trio.CancelScope | None = None
+        self._limiter: trio.CapacityLimiter | None = None
 
     # The edge's side
 
-    async def pass_on(self, data: bytes, *, for_good: bool = False) -> bool:
+    async def pass_on(
+        self, data: bytes, *, for_good: bool = False, limiter: trio.CapacityLimiter | None = None
+    ) -> bool:
         """Have one request answered; true when the connection can go on with the next.
 
         Args:
             data: the request as it came; for good: and whatever came after it.
             for_good: everything that comes from now on is Hypercorn's.
+            limiter: bounds how many answers are being made; who only takes his slowly does not count.
         """
-        self._given = data
-        self._open_ended = for_good
-        self._busy = True
-        self._free = trio.Event()
-        self._bell.set()
-        await self._free.wait()
+        if limiter is not None:
+            await limiter.acquire_on_behalf_of(self)
+            self._limiter = limiter
+        try:
+            self._given = data
+            self.for_good = for_good
+            self._busy = True
+            self._free = trio.Event()
+            self._bell.set()
+            await self._free.wait()
+        finally:
+            self._release()
         return not self._gone
+
+    def _release(self) -> None:
+        if self._limiter is not None:
+            self._limiter.release_on_behalf_of(self)
+            self._limiter = None
 
     def take_early(self) -> bytes:
         """Return what the client sent while its request was being answered."""
@@ -85,11 +110,18 @@ class Lane(BoundedStream):
     # Hypercorn's side
 
     def answered(self) -> None:
-        """The answer is out and Hypercorn would read the next request."""
+        """The answer is out and Hypercorn would read the next request.
+
+        The edge goes on only once the reader has come to rest: until then it may hold bytes.
+        """
         self._busy = False
-        self._free.set()
         if self._watching is not None:
             self._watching.cancel()
+        self._bell.set()
+
+    async def send_all(self, data: bytes) -> None:
+        self._release()
+        await super().send_all(data)
 
     async def receive_some(self, bytes_max: int) -> bytes:
         """Receive what the edge gives; while an answer is being made, watch whether the client leaves."""
@@ -99,7 +131,7 @@ class Lane(BoundedStream):
                 return data
             if self._gone:
                 return b""
-            if self._open_ended:
+            if self.for_good:
                 return await super().receive_some(bytes_max)
             if self._busy and len(self._early) < EARLY_BYTES_MAX:
                 with trio.CancelScope() as self._watching:
@@ -109,6 +141,8 @@ class Lane(BoundedStream):
                     self._early += data
                 self._watching = None
                 continue
+            if not self._busy:
+                self._free.set()
             self._bell = trio.Event()
             await self._bell.wait()
 
@@ -135,12 +169,14 @@ class Lane(BoundedStream):
 
 
 class Handed(Connection):
-    """Hypercorn's server for the requests of a lane; the edge sees to idle connections."""
+    """Hypercorn's server for the requests of a lane; the edge sees to idle connections, unless it has left
+    this one to Hypercorn for good.
+    """
 
     stream: Lane
 
     async def protocol_send(self, event: Event) -> None:
-        if not isinstance(event, Updated):
+        if self.stream.for_good or not isinstance(event, Updated):
             await super().protocol_send(event)
             return
         self._idle = event.idle

@@ -194,7 +194,10 @@ class Server:
         self._nursery.start_soon(self._serve_lane, lane)
 
     async def _serve_lane(self, lane: Lane) -> None:
-        await self._run_hypercorn(Handed, lane)
+        try:
+            await self._run_hypercorn(Handed, lane)
+        finally:
+            lane.closed.set()
 
     async def _serve(self, stream: BoundedStream, seat: Seat) -> None:
         """Serve one connection by Hypercorn alone."""
@@ -334,6 +337,7 @@ def _hypercorn_config(config: Config) -> HypercornConfig:
     hypercorn.accesslog = "-" if config.access_log else None
     hypercorn.include_server_header = False
     hypercorn.keep_alive_timeout = config.idle_timeout_s
+    hypercorn.ssl_handshake_timeout = config.head_timeout_s
     hypercorn.keep_alive_max_requests = 1_000_000
     hypercorn.h11_max_incomplete_size = HEAD_BYTES_MAX
     hypercorn.websocket_max_message_size = MESSAGE_BYTES_MAX

@@ -64,6 +64,13 @@ async def test_who_does_not_speak_tls_does_no_harm(files: tuple[trustme.CA, str,
         await wait_until(lambda: site.site.connections == 0)
 
 
+async def test_a_handshake_that_does_not_end_holds_no_place(files: tuple[trustme.CA, str, str]) -> None:
+    _, cert, key = files
+    async with running(tls_cert=cert, tls_key=key, head_timeout_s=0.3) as site, await site.connect():
+        await wait_until(lambda: site.site.connections == 1)
+        await wait_until(lambda: site.site.connections == 0, within_s=3)
+
+
 async def test_a_certificate_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("nothing")
     for name in ("none.pem", "cert.pem"):
