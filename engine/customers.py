@@ -39,6 +39,8 @@ from engine.records import stream_name
 from engine.topics import Delivery, Topics
 
 VISITS = stream_name("visits", TOPIC)
+GROUPS = ("notification", "recommendation", "analytics")
+"""What they send has the record's `event_id`, a dot and the group's name as its id, and so as its cause."""
 CHOICES = 3
 """Products in one recommendation."""
 BODY_CHARS = 2000
@@ -120,9 +122,8 @@ class Customers:
             self._there.set()
         await self._there.wait()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._take_part, "notification", self.notify)
-            nursery.start_soon(self._take_part, "recommendation", self.recommend)
-            nursery.start_soon(self._take_part, "analytics", self.count)
+            for group, handler in zip(GROUPS, (self.notify, self.recommend, self.count), strict=True):
+                nursery.start_soon(self._take_part, group, handler)
 
     async def _take_part(self, group: str, handler: Callable[[CustomerEvent], Awaitable[None]]) -> None:
         async def handle(record: Delivery) -> None:
