@@ -30,7 +30,7 @@ import msgspec
 from engine.answers import Answer, Known, Memory, command_digest, command_key, outcome_of
 from engine.checkpoint import SavedState
 from engine.clock import Clock
-from engine.codec import AnswerMeta, Envelope, domain_of, encode
+from engine.codec import AnswerMeta, Envelope, check_events, check_state, domain_of, encode
 from engine.config import Config
 from engine.domain.contract import Context, Event
 from engine.domain.times import to_text
@@ -175,7 +175,9 @@ class Actor:
         """Return the state for a checkpoint, and the answers to save with it. Only between two turns (see
         `look`).
         """
-        return SavedState(self.stream, self.version, encode(self.state), self.due_ms), self.memory.unsaved()
+        state = encode(self.state)
+        check_state(self.kind, state)
+        return SavedState(self.stream, self.version, state, self.due_ms), self.memory.unsaved()
 
     def forget(self) -> None:
         """Go back to before the first record, keeping mailbox and feed."""
@@ -287,6 +289,7 @@ class Actor:
         context = Context(self.stream, ask.by, now_ms, now, self._host.clock.new_id)
         try:
             events = self.domain.decide(self.state, ask.command, context)
+            check_events(self.kind, events)
         except Rejected as refusal:
             if key is not None and digest is not None and ask.cause is None:  # a reaction tries it anew
                 self.memory.add_refused(key, Known(now_ms, digest, None, (refusal.code, refusal.detail)))

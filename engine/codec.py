@@ -7,7 +7,7 @@ part of the contract on the wire.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -84,6 +84,8 @@ def add_kind(kind: str, domain: Domain) -> None:
     _COMMAND_TYPES[kind] = frozenset(commands.values())
 
 
+_BUILT_IN = frozenset(DOMAINS)
+
 for _kind, _domain in DOMAINS.items():
     add_kind(_kind, _domain)
 
@@ -154,6 +156,34 @@ def decode_event(kind: str, type_: str, data: msgspec.Raw | bytes) -> Event:
     """
     event: Event = _EVENT_DECODERS[kind][type_](data)
     return event
+
+
+def check_events(kind: str, events: Sequence[Event]) -> None:
+    """Make sure that events can be read back once they are written: a log that cannot is a server that does
+    not start. Those of plugins are tried out; for those built in tests do.
+
+    Raises:
+        TypeError: an event that its kind of stream does not have.
+        msgspec.ValidationError: a field that is not what its type says.
+    """
+    known = _EVENTS[kind]
+    for event in events:
+        name = type(event).__name__
+        if known.get(name) is not type(event):
+            raise TypeError(f"{name} is not among the events of a {kind}")
+        if kind not in _BUILT_IN:
+            read = decode_event(kind, name, encode(event))
+            DOMAINS[kind].fences(read)  # asked of each event at a start, too
+
+
+def check_state(kind: str, data: bytes) -> None:
+    """Make sure that a state can be read back; as `check_events`.
+
+    Raises:
+        msgspec.ValidationError: a field that is not what its type says.
+    """
+    if kind not in _BUILT_IN:
+        decode_state(kind, data)
 
 
 def decode_state(kind: str, data: bytes) -> Any:
