@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -158,6 +160,32 @@ async def test_recovery_comes_first_and_nothing_twice() -> None:
             assert [name for name, _ in await heard(listener)] == ["progress"]
             ids = [line for line in listener.raw.splitlines() if line.startswith(b"id:")]
             assert len(ids) == len(set(ids)) == 3
+
+
+async def test_an_end_is_recovered_though_the_clock_went_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without a battery wakes up an hour ago: what came later still comes later."""
+    settings = {"open": True, "data": str(tmp_path)}
+    async with running(**settings) as site, site.client() as client:
+        await Jobs(client).start("a")
+        await Jobs(client).advance("a", 1)
+        seen = {"last-event-id": (await client.get(f"{API}/history/a")).json()[-1]["eventId"]}
+    now_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() - 3_600 * 10**9)
+    async with running(**settings) as site, site.client() as client:
+        await Jobs(client).start("b")
+        await Jobs(client).do("complete-task", task="a")
+        async with listening(client, f"{API}/subscribe?userId=u1", headers=seen) as listener:
+            told = [await listener.message("recovery") for _ in range(2)]
+        assert [(event["taskId"], event["percentage"]) for event in told] == [("b", 0), ("a", 100)]
+        every = (await client.get(f"{API}/user/u1")).json()
+        assert [(event["taskId"], event["percentage"]) for event in every] == [
+            ("a", 0),
+            ("a", 25),
+            ("b", 0),
+            ("a", 100),
+        ]
 
 
 async def test_events_under_way_while_it_opens_come_once() -> None:
