@@ -266,6 +266,20 @@ async def test_who_may_read_and_order() -> None:
             assert (await client.post(order, headers=foreign)).status_code == 403
 
 
+async def test_no_guest_is_served_for_nothing() -> None:
+    """Where guests pay afterwards the order would be settled at the till: services may ask for that."""
+    async with running() as site, site.client("service") as service, site.client("user:u1") as guest:
+        for store, mode in (("after", "postpay"), ("before", "prepay")):
+            body = {"name": store, "payment_mode": mode}
+            assert (await service.post(f"/v1/stores/{store}/configure-store", json=body)).status_code == 200
+        order = f"{API}/orders?userId=u1&{LAPTOP}&storeId"
+        refused = await guest.post(f"{order}=after", headers={"idempotency-key": "k"})
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert (await guest.get(f"{API}/user/u1")).json() == []
+        for client, store in ((guest, "before"), (guest, "nowhere"), (service, "after")):
+            assert (await client.post(f"{order}={store}")).status_code == 202
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
