@@ -31,7 +31,7 @@ from outcome import Error, Outcome
 from engine.answers import Answer, Known, Memory, command_digest, command_key, outcome_of
 from engine.checkpoint import SavedState
 from engine.clock import Clock
-from engine.codec import AnswerMeta, domain_of, encode
+from engine.codec import AnswerMeta, check_events, domain_of, encode, encode_state
 from engine.config import Config
 from engine.domain.contract import Context, Event
 from engine.domain.times import to_text
@@ -177,7 +177,8 @@ class Actor:
         """Return the state for a checkpoint, and the answers to save with it. Only between two turns (see
         `look`).
         """
-        return SavedState(self.stream, self.version, encode(self.state), self.due_ms), self.memory.unsaved()
+        state = encode_state(self.kind, self.state)
+        return SavedState(self.stream, self.version, state, self.due_ms), self.memory.unsaved()
 
     def forget(self) -> None:
         """Go back to before the first record, keeping mailbox and feed."""
@@ -272,9 +273,7 @@ class Actor:
 
     def _deadline_ask(self, now_ms: int) -> Ask | None:
         due = self.domain.deadline(self.state)
-        if due is None or due[0] > now_ms:
-            return None
-        return Ask(due[1], self.stream, None, None)
+        return None if due is None or due[0] > now_ms else Ask(due[1], self.stream, None, None)
 
     async def _handle(self, turn: Turn, ask: Ask, now_ms: int, now: str) -> None:
         key = digest = None
@@ -291,6 +290,7 @@ class Actor:
         context = Context(self.stream, ask.by, now_ms, now, self._host.clock.new_id)
         try:
             events = self.domain.decide(self.state, ask.command, context)
+            check_events(self.kind, events)
         except Rejected as refusal:
             if key is not None and digest is not None and ask.cause is None:  # a reaction tries it anew
                 self.memory.add_refused(key, Known(now_ms, digest, None, (refusal.code, refusal.detail)))

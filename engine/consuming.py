@@ -4,17 +4,20 @@
         async for record in records:
             ...                      # leaving the block by an exception gives the record back
 
-Asking for the next record says that the one before is handled. Its lease is renewed meanwhile. With
-`async with`, an exception gives the record back to the group at once, and the member leaves; without it, the
-record goes to others when its lease ends. `handle` does more at a time: records of different keys side by
-side, each acknowledged or given back by itself.
+Asking for the next record says that the one before is handled. Some records are fetched ahead, all with their
+lease, which is renewed as long as somebody holds the `Consuming`. With `async with`, an exception gives the
+record back to the group at once, and the member leaves; without it, what it has goes to others when its lease
+ends. `handle` does more at a time: records of different keys side by side, each acknowledged or given back by
+itself.
 """
 
 from __future__ import annotations
 
 import logging
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Protocol
 
@@ -29,6 +32,8 @@ from engine.topics import Delivery, Topics
 LEASE_MS = 30_000
 PULL_S = 20.0
 BATCH = 50
+AHEAD = 8
+"""Records that a loop fetches at once. What it leaves counts as given out: well below `DELIVERIES_MAX`."""
 AGAIN_S = 0.5
 GOODBYE_S = 2.0
 
@@ -70,10 +75,13 @@ class Consuming:
         """Acknowledge the record before, and return the next one. Ends when the node goes down."""
         try:
             if self._current is not None:
-                done, self._current = self._current, None
-                await self._say(Ack(self.member, (done.lease,)))
+                lease = self._current.lease
+                if lease in await self._say(Ack(self.member, (lease,))):
+                    self._ready.clear()  # others may have them too by now: begin afresh
+                    self._joined = False
+                self._current = None
             while not self._ready:
-                self._ready.extend(await self._pull(1))
+                self._ready.extend(await self._pull(AHEAD))
         except Stopping:
             self._stop()
             raise StopAsyncIteration from None
@@ -87,9 +95,10 @@ class Consuming:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         current, self._current = self._current, None
-        self._stop()
-        if not self._joined:
+        if self._renewing is None:
             return
+        self._stop()
+        self._ready.clear()
         with trio.move_on_after(GOODBYE_S) as scope:
             scope.shield = True
             try:
@@ -102,26 +111,32 @@ class Consuming:
                 logger.info("%s of %s ended without a word: %s", self.member, self.group, problem)
 
     async def handle(self, handler: Callable[[Delivery], Awaitable[None]]) -> None:
-        """Hand every record to `handler`, those of one pull side by side, until the node goes down.
+        """Hand every record to `handler`, those of one pull side by side, until the node goes down; leave
+        then, and when cancelled.
 
         An exception of the handler gives its record back to the group, which tries it again later and parks
         it in the end. `Unavailable` is nobody's fault and waited out.
         """
-        try:
-            while True:
-                batch = await self._pull(BATCH)
-                words: list[Ack | Nack] = []
-                async with trio.open_nursery() as nursery:
-                    for record in batch:
-                        nursery.start_soon(self._handle_one, handler, record, words)
-                done = tuple(lease for word in words if isinstance(word, Ack) for lease in word.leases)
-                if done:
-                    await self._say(Ack(self.member, done))
-                for word in words:
-                    if isinstance(word, Nack):
-                        await self._say(word)
-        except Stopping:
-            self._stop()
+        async with self:
+            try:
+                while True:
+                    await self._handle_batch(handler, await self._pull(BATCH))
+            except Stopping:
+                return
+
+    async def _handle_batch(
+        self, handler: Callable[[Delivery], Awaitable[None]], batch: list[Delivery]
+    ) -> None:
+        words: list[Ack | Nack] = []
+        async with trio.open_nursery() as nursery:
+            for record in batch:
+                nursery.start_soon(self._handle_one, handler, record, words)
+        done = tuple(lease for word in words if isinstance(word, Ack) for lease in word.leases)
+        if done:
+            await self._say(Ack(self.member, done))
+        for word in words:
+            if isinstance(word, Nack):
+                await self._say(word)
 
     async def _handle_one(
         self, handler: Callable[[Delivery], Awaitable[None]], record: Delivery, words: list[Ack | Nack]
@@ -156,7 +171,8 @@ class Consuming:
                     self._hand.clear()
                     if self._renewing is None:
                         self._renewing = trio.CancelScope()
-                        self._host.start_soon(self._renew)
+                        pause_s = self._lease_ms / 3000
+                        self._host.start_soon(partial(_renew, weakref.ref(self), self._renewing, pause_s))
                 given = await topics.pull(self.topic, self.group, member, limit=limit, wait_s=PULL_S)
                 if given:
                     self._hand.update(one.lease for one in given)
@@ -172,11 +188,13 @@ class Consuming:
                 self._joined = False
                 await trio.sleep(AGAIN_S)
 
-    async def _say(self, word: Ack | Nack) -> None:
-        """Say it until it is heard: what is in hand is renewed, so nobody else would get it."""
+    async def _say(self, word: Ack | Nack) -> list[str]:
+        """Say it until it is heard: what is in hand is renewed, so nobody else would get it. Return the
+        leases that were lost before.
+        """
         while True:
             try:
-                await self._host.topics.ask(self.topic, self.group, word)
+                told = await self._host.topics.ask(self.topic, self.group, word)
             except Stopping:
                 raise
             except _NOT_NOW as error:
@@ -184,25 +202,41 @@ class Consuming:
                 await trio.sleep(AGAIN_S)
             else:
                 self._hand.difference_update(word.leases)
-                return
+                late: list[str] = told["late"]
+                return late
 
-    async def _renew(self) -> None:
-        scope = self._renewing
-        assert scope is not None
-        with scope:
-            while True:
-                await trio.sleep(self._lease_ms / 3000)
-                try:
-                    renew = Renew(self.member, tuple(self._hand))
-                    await self._host.topics.ask(self.topic, self.group, renew)
-                except Stopping:
-                    return
-                except (*_NOT_NOW, Rejected) as error:
-                    logger.info("%s of %s was not renewed: %s", self.member, self.group, error)
+    async def renew(self) -> None:
+        """Say that the member lives, and works on what it has.
+
+        Raises:
+            Stopping: the node is going down.
+        """
+        try:
+            await self._host.topics.ask(self.topic, self.group, Renew(self.member, tuple(self._hand)))
+        except Stopping:
+            raise
+        except (*_NOT_NOW, Rejected) as error:
+            logger.info("%s of %s was not renewed: %s", self.member, self.group, error)
 
     def _stop(self) -> None:
         if self._renewing is not None:
             self._renewing.cancel()
+            self._renewing = None
+
+
+async def _renew(member: weakref.ref[Consuming], scope: trio.CancelScope, pause_s: float) -> None:
+    """Renew a member while somebody holds it: one that was let go has to lose what it has."""
+    with scope:
+        while True:
+            await trio.sleep(pause_s)
+            there = member()
+            if there is None:
+                return
+            try:
+                await there.renew()
+            except Stopping:
+                return
+            del there
 
 
 def _reason(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine import codec
@@ -69,21 +69,51 @@ def is_plugged(kind: str) -> bool:
     return kind in DOMAINS and kind not in _BUILT_IN
 
 
-def plugin_reactions(plugins: Sequence[Plugin], node: Node) -> list[Reaction]:
-    """Return what the plugins let follow from records.
+def plugin_reactions(plugins: Sequence[Plugin], node: Node, taken: Collection[str]) -> list[Reaction]:
+    """Return what the plugins let follow from records. Names that are `taken` are Onda's own: two reactions
+    of one name would share their place in the log, and their parked records.
 
     Raises:
-        ConfigError: something else than reactions, or two of one name.
+        ConfigError: something else than reactions, a name that there is already, or a fault in a plugin.
     """
-    found = [reaction for plugin in plugins if plugin.reactions for reaction in plugin.reactions(node)]
+    found = [
+        reaction
+        for plugin in plugins
+        if plugin.reactions is not None
+        for reaction in _brought("reactions", plugin.reactions, node)
+    ]
     for reaction in found:
         if not isinstance(reaction, Reaction):
             raise ConfigError(f"plugins: reactions must be engine.Reaction, not {type(reaction).__name__}")
     names = [reaction.name for reaction in found]
     for name in names:
+        if name in taken:
+            raise ConfigError(f"plugins: a reaction of Onda's own is called {name}")
         if names.count(name) > 1:
             raise ConfigError(f"plugins: two reactions are called {name}")
     return found
+
+
+def plugin_routes(plugins: Sequence[Plugin], site: Any) -> list[Any]:
+    """Return the routes of the plugins.
+
+    Raises:
+        ConfigError: a fault in a plugin.
+    """
+    return [
+        route
+        for plugin in plugins
+        if plugin.routes is not None
+        for route in _brought("routes", plugin.routes, site)
+    ]
+
+
+def _brought(what: str, bring: Callable[[Any], Sequence[Any]], host: Any) -> Sequence[Any]:
+    try:
+        return list(bring(host))
+    except Exception as error:
+        name = getattr(bring, "__module__", "?")
+        raise ConfigError(f"plugin {name}: its {what}: {type(error).__name__}: {error}") from error
 
 
 def _import(name: str) -> Plugin:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # SQLAlchemy takes its time to load
 
 KEPT_MAX = 4096
 """Records of one partition that are kept decoded."""
+KEPT_BYTES_MAX = 64 << 20
+"""Data of records that are kept decoded, of all partitions; beyond that all of them are let go."""
 STREAMS_MAX = 256
 READ_MAX = 500
 _ATTEMPTS = 5
@@ -76,6 +78,7 @@ class Shelf:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._kept: dict[str, dict[int, Stored]] = {}
+        self.kept_bytes = 0
 
     async def head(self, stream: str) -> int:
         """Return the offset of a partition's last durable record."""
@@ -102,19 +105,27 @@ class Shelf:
             record = kept.get(after + 1)
             if record is None:
                 for one in await self._fetch(stream, feed, after, limit - len(found)):
-                    kept[one.offset] = one
+                    self._keep(kept, one)
                 record = kept[after + 1]
             found.append(record)
             after += 1
         self._tidy(kept)
         return found
 
+    def _keep(self, kept: dict[int, Stored], record: Stored) -> None:
+        if record.offset not in kept:
+            kept[record.offset] = record
+            self.kept_bytes += len(memoryview(record.data))
+
     def _tidy(self, kept: dict[int, Stored]) -> None:
         if len(kept) > KEPT_MAX:
             for offset in list(islice(kept, len(kept) - KEPT_MAX // 2)):
-                del kept[offset]
-        if len(self._kept) > STREAMS_MAX:
+                self.kept_bytes -= len(memoryview(kept.pop(offset).data))
+        if len(self._kept) > STREAMS_MAX or self.kept_bytes > KEPT_BYTES_MAX:
+            for one in self._kept.values():  # emptied, as readers may hold them
+                one.clear()
             self._kept.clear()
+            self.kept_bytes = 0
 
     async def _fetch(self, stream: str, feed: Feed, after: int, limit: int) -> list[Stored]:
         """Return at least the record that follows `after`."""

@@ -22,7 +22,7 @@ from engine.domain.contract import Command
 from engine.domain.group.delivery import Pull, Window
 from engine.domain.group.members import Join
 from engine.domain.group.moving import MissRecords, Seek
-from engine.domain.group.state import WINDOW
+from engine.domain.group.state import WINDOW, handled
 from engine.domain.group.words import Park
 from engine.errors import Rejected, Stopping
 from engine.feed import UNKNOWN, Feed
@@ -105,6 +105,10 @@ class Topics:
         self.partitions = publisher.partitions
         self.publish = publisher.publish
         self.shelf = Shelf(host)
+        self._heads: dict[
+            str, int
+        ] = {}  # of partitions, and by group what is handled: as last seen in memory
+        self._handled: dict[str, list[int]] = {}
 
     # Groups
 
@@ -164,6 +168,7 @@ class Topics:
 
     async def _plan(self, topic: str, group: str, member: str) -> _Plan:
         def look(state: rules.State, version: int) -> _Plan | None:
+            now_ms = self._host.clock.now_ms()  # what is due by now and is not given out waits for its key
             known = state.members.get(member)
             if known is None:
                 return None
@@ -172,7 +177,7 @@ class Topics:
                 place = state.places[number]
                 ahead = len(place.done) + sum(offset > place.committed for offset in place.under_way)
                 fronts.append(_Front(number, place.committed, ahead, len(place.waiting)))
-                due += [one.due_ms for one in place.waiting.values()]
+                due += [one.due_ms for one in place.waiting.values() if one.due_ms > now_ms]
             return _Plan(fronts, known.until_ms, known.lease_ms, min(due, default=None), version)
 
         plan = await self._host.examine(topic_stream("group", topic, group), look)
@@ -307,16 +312,18 @@ class Topics:
         """
 
         def look(state: rules.State, version: int) -> Any:
-            return msgspec.to_builtins(state) if state.places else None
+            if not state.places:
+                return None
+            return msgspec.to_builtins(state), [handled(place) for place in state.places]
 
-        state = await self._host.examine(topic_stream("group", topic, group), look)
-        if state is None:
+        found = await self._host.examine(topic_stream("group", topic, group), look)
+        if found is None:
             raise Rejected("unknown_group", "Nobody has joined this group yet")
+        state, done = found
         partitions, total = [], 0
         for number, place in enumerate(state["places"]):
             head = await self.shelf.head(topic_stream("topic", topic, str(number)))
-            ahead = len(place["done"])
-            lag = max(0, head - place["committed"] - ahead)
+            lag = max(0, head - done[number])
             total += lag
             partitions.append(
                 {
@@ -333,14 +340,20 @@ class Topics:
         return {**told, **counts, "members": state["members"], "parked": list(state["parked"].values())}
 
     def lag_known(self) -> int:
-        """Return the records that the slowest group in memory has still to handle."""
-        slowest = 0
+        """Return the records that the slowest group has still to handle, as far as memory knows: of a group
+        or partition that is not there any more, what was seen of it last.
+        """
         for actor in self._host.actors.values():
             if actor.kind == "group" and actor.loaded:
-                topic, lag = actor.stream.partition(":")[2].partition("/")[0], 0
-                for number, place in enumerate(actor.state.places):
-                    feed = self._host.feeds.get(f"topic:{topic}/{number}")
-                    if feed is not None and feed.head != UNKNOWN:
-                        lag += max(0, feed.head - place.committed - len(place.done))
-                slowest = max(slowest, lag)
+                self._handled[actor.stream] = [handled(place) for place in actor.state.places]
+        slowest = 0
+        for group, places in self._handled.items():
+            topic, lag = group.partition(":")[2].partition("/")[0], 0
+            for number, done in enumerate(places):
+                stream = f"topic:{topic}/{number}"
+                feed = self._host.feeds.get(stream)
+                if feed is not None and feed.head != UNKNOWN:
+                    self._heads[stream] = feed.head
+                lag += max(0, self._heads.get(stream, 0) - done)
+            slowest = max(slowest, lag)
         return slowest

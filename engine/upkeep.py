@@ -100,7 +100,9 @@ class Upkeep:
                 logger.error("no checkpoint: %s", error.detail)
                 return False
             if missed:
-                logger.error("the checkpoint is without %s: held down", ", ".join(sorted(missed)))
+                logger.error(
+                    "the checkpoint is without %s: held down, or not to be written", ", ".join(sorted(missed))
+                )
             return not missed
 
     async def _take(self) -> set[str]:
@@ -114,7 +116,7 @@ class Upkeep:
         self._bytes = 0
         try:
             states, answers, missed = await self._collect(changed)
-            if missed:  # held down: its records have to be read again, the others' states may be newer
+            if missed:  # its records have to be read again, the others' states may be newer
                 self._changed |= missed
                 position = host.checkpoint.position
             horizon_ms = host.clock.now_ms() - int(host.config.idempotency_s * 1000)
@@ -147,6 +149,10 @@ class Upkeep:
             try:
                 saved, unsaved = await actor.look(actor.saved_with_answers)
             except Unavailable:
+                missed.add(stream)
+                continue
+            except Exception:
+                logger.exception("%s: the rules made a state that cannot be written", stream)
                 missed.add(stream)
                 continue
             states.append(saved)

@@ -61,6 +61,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="connections of strangers that press upon a shop (ONDA_FLOOD; 10000 for the long run)",
     )
     chaos.addoption(
+        "--redis-away",
+        type=float,
+        default=float(environ.get("ONDA_REDIS_AWAY", "0")),
+        help="seconds for which Redis is gone under load, at least (ONDA_REDIS_AWAY; 30 for the long run)",
+    )
+    chaos.addoption(
         "--seed",
         type=int,
         default=int(environ["ONDA_SEED"]) if "ONDA_SEED" in environ else None,

@@ -6,7 +6,10 @@
 A batch is sent once and, while nobody takes it, three times more, with growing pauses. Then it is kept in a
 file, and what is published later goes behind it, so that records with one key stay in order; each `publish`
 begins with what is kept, and so does each start. Every record has an `event_id`, so one whose answer got lost
-is not published twice.
+is not published twice. What is on its way when `publish` is cancelled is kept too.
+
+A record that the server does not want goes into a file of its own, `*.refused`, when it was kept before. A
+refusal that is not about records (a token that has ended, a wrong address) leaves everything that is kept.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +28,7 @@ import httpx
 import msgspec
 import trio
 
+from engine.records import ID
 from web.exchange import RequestBody
 
 RETRIES = 3
@@ -33,17 +39,24 @@ BATCH_BYTES_MAX = 900_000
 TIMEOUT_S = 10.0
 
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_UNFIT = frozenset({400, 413, 422})
+"""Statuses that are about the records; others are about the publisher."""
 
 Record = dict[str, Any]
 
 
 class Refused(Exception):
-    """The server will never take this: `code` says why, and `records` are those of the batch."""
+    """The server does not take this: `code` says why, and `records` are all that it does not have.
 
-    def __init__(self, code: str, detail: str, records: Sequence[Record]) -> None:
+    `unfit`: it is about these records, and it will never take them; else about who sends them, or where to.
+    """
+
+    def __init__(self, code: str, detail: str, records: Sequence[Record], *, unfit: bool) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
+        self.detail = detail
         self.records = records
+        self.unfit = unfit
 
 
 class Outcome(NamedTuple):
@@ -90,26 +103,37 @@ class Publisher:
         """Publish records (`data`, and `event_id`, `key`, `type`, `time` where there are such), in order.
 
         Raises:
-            Refused: the server does not want them; what is kept is not among them.
+            Refused: the server does not want them, nor what comes behind them: none of its `records` is sent
+                or kept. What was kept before still is.
             OSError: they could be neither sent nor kept.
+            ValueError: this is no name of a topic.
         """
+        if not ID.match(topic):
+            raise ValueError("a topic has 1-64 characters of A-Z a-z 0-9 _ . -")
         named = [{"event_id": str(uuid.uuid4()), **record} for record in records]
+        batches = list(batched(named))
         async with self._lock:
             sent = 0
-            if await self._send_kept():
-                batches = list(batched(named))
-                for number, batch in enumerate(batches):
-                    if not await self._send(topic, batch):
-                        named = [record for later in batches[number:] for record in later]
-                        break
-                    sent += len(batch)
-                else:
-                    return Outcome(sent, 0)
-            await self._keep(topic, named)
-            return Outcome(sent, len(named))
+            try:
+                if await self._send_kept():
+                    for batch in batches:
+                        if not await self._send(topic, batch):
+                            break
+                        sent += len(batch)
+            except Refused as refusal:
+                raise Refused(refusal.code, refusal.detail, named[sent:], unfit=refusal.unfit) from None
+            except trio.Cancelled:
+                await self._keep(topic, named[sent:])
+                raise
+            await self._keep(topic, named[sent:])
+            return Outcome(sent, len(named) - sent)
 
     async def send_kept(self) -> bool:
-        """Send what is kept; return whether nothing is left."""
+        """Send what is kept; return whether nothing is left.
+
+        Raises:
+            Refused: by something that is not about the records: all that is kept still is.
+        """
         async with self._lock:
             return await self._send_kept()
 
@@ -127,7 +151,7 @@ class Publisher:
                 )
                 request.stream = RequestBody(body)
                 answer = await self._client.send(request)
-            except httpx.TransportError:
+            except httpx.RequestError:
                 continue
             if answer.status_code < 300:
                 return True
@@ -136,28 +160,32 @@ class Publisher:
         return False
 
     async def _send_kept(self) -> bool:
-        """Send what is kept, oldest first; what is refused goes into a file of its own."""
+        """Send what is kept, oldest first; a record that does not fit goes into a file of its own."""
         waiting = await trio.to_thread.run_sync(self._read)
+        most = BATCH_MAX
         while waiting:
             topic = waiting[0].topic
-            run = []
-            for one in waiting:
-                if one.topic != topic:
-                    break
-                run.append(one.record)
-            batch = next(batched(run))
+            run = next(groupby(waiting[:most], attrgetter("topic")))[1]
+            batch = next(batched([one.record for one in run]))
             try:
                 if not await self._send(topic, batch):
                     return False
-            except Refused:
+            except Refused as refusal:
+                if not refusal.unfit:
+                    raise
+                if len(batch) > 1:  # one of them is to blame: find it
+                    most = len(batch) // 2
+                    continue
                 await trio.to_thread.run_sync(self._append, topic, batch, self._kept.with_suffix(".refused"))
+                most = BATCH_MAX
             waiting = waiting[len(batch) :]
             await trio.to_thread.run_sync(self._write, waiting)
         return True
 
     async def _keep(self, topic: str, records: Sequence[Record]) -> None:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._append, topic, records, self._kept)
+        if records:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._append, topic, records, self._kept)
 
     def _append(self, topic: str, records: Sequence[Record], path: Path) -> None:
         lines = b"".join(msgspec.json.encode(_Kept(topic, record)) + b"\n" for record in records)
@@ -208,4 +236,5 @@ def _refused(answer: httpx.Response, batch: Sequence[Record]) -> Refused:
         told = msgspec.json.decode(answer.content, type=dict[str, Any])
     except msgspec.DecodeError:
         told = {}
-    return Refused(str(told.get("code", answer.status_code)), str(told.get("detail", "")), batch)
+    code, detail = str(told.get("code", answer.status_code)), str(told.get("detail", ""))
+    return Refused(code, detail, batch, unfit=answer.status_code in _UNFIT)

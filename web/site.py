@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine import MEMORY, Config, Node
-from engine.plugins import is_plugged, load_plugins
+from engine.plugins import is_plugged, load_plugins, plugin_routes
 from engine.records import ID, stream_name
 from web.auth import Gate
 from web.forwarded import Proxies
@@ -76,8 +76,7 @@ def make_site(node: Node, config: Config) -> Site:
         folder = Path(config.data)
         secret, revoked = load_secret(config.secret, folder), Revoked(folder / "revoked")
     site = Site(node, config, Gate(secret, revoked, node.clock, open_=config.open))
-    found = [plugin.routes(site) for plugin in load_plugins(config) if plugin.routes is not None]
-    site.routes = Routes([route for routes in found for route in routes])
+    site.routes = Routes(plugin_routes(load_plugins(config), site))
     return site
 
 

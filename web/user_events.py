@@ -165,7 +165,8 @@ class EventSource:
         event: Any = decode_event("user", envelope.type, envelope.data)
         if self._types is not None and event.event_type not in self._types:
             return b""
-        data = {"eventType": event.event_type, **shown_data(event, self._site.node.node_id)}
+        shown = shown_data(event, self._site.node.node_id)
+        data = {"eventType": ""} | shown | {"eventType": event.event_type}  # first, and not the data's own
         return wire.block(msgspec.json.encode(data), id=str(Cursor(self._epoch, envelope.version)))
 
     async def wait(self) -> None:

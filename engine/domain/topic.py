@@ -10,7 +10,6 @@ of the newest `IDS_MAX` at least, so a partition that takes more than that in a 
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Annotated, Any, assert_never
 from zlib import crc32
 
@@ -114,9 +113,7 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
                 raise Rejected("not_a_partition", "Records go to a numbered partition")
             new: dict[str, contract.Event] = {}
             for record in records:
-                seen = state.ids.get(record.event_id)
-                known = seen is not None and seen.at_ms > context.now_ms - ONCE_MS
-                if not known and record.event_id not in new:
+                if not _is_known(state, record, context) and record.event_id not in new:
                     new[record.event_id] = Published(
                         record.event_id, record.data, context.now_ms, record.key, record.type, record.time
                     )
@@ -140,10 +137,20 @@ def evolve(state: State, event: Event) -> None:
             assert_never(event)
 
 
+def _is_known(state: State, record: Record, context: Context) -> bool:
+    """Whether an id was accepted already, within the bounds: so no other record of the same command can push
+    it out before the answer is made.
+    """
+    seen = state.ids.get(record.event_id)
+    if seen is None or seen.offset <= state.head - IDS_MAX:
+        return False
+    return seen.at_ms > context.now_ms - ONCE_MS
+
+
 def _forget(state: State, now_ms: int) -> None:
     """Drop ids that are too old or too many, all at once: taking single ones off a dict's front is slow."""
-    gone = [name for name, seen in state.ids.items() if seen.at_ms <= now_ms - ONCE_MS]
-    gone += islice(state.ids, max(0, len(state.ids) - IDS_MAX))
+    last = state.head - IDS_MAX - RECORDS_MAX
+    gone = [name for name, seen in state.ids.items() if seen.at_ms <= now_ms - ONCE_MS or seen.offset <= last]
     for name in gone:
         state.ids.pop(name, None)
 

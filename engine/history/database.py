@@ -7,6 +7,7 @@ is spoken to in its own.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from sqlalchemy import (
     delete,
     event,
     insert,
+    inspect,
     select,
     update,
 )
@@ -42,6 +44,8 @@ STATEMENT_S = 30
 """A database that says nothing for so long counts as gone."""
 VALUES_MAX = 10_000
 """Values in one statement; SQLite takes 32,766."""
+
+logger = logging.getLogger("onda.history")
 
 _DRIVERS = {
     "postgres": "postgresql+psycopg",
@@ -112,6 +116,7 @@ class Database:
             SQLAlchemyError: the database does not answer.
         """
         tables.metadata.create_all(self._engine)
+        self._add_indexes()
         place = tables.history_position
         with self._engine.begin() as connection:
             row = connection.execute(select(place)).first()
@@ -122,6 +127,20 @@ class Database:
         if row.format != tables.FORMAT:
             raise NotOurs(f"it has format {row.format}, this version writes {tables.FORMAT}")
         return Place(row.position, row.epoch, row.last_id)
+
+    def _add_indexes(self) -> None:
+        """Make indexes that came after their tables. They are for speed: where one cannot be made, as it
+        takes longer than a statement may, everything goes on without it.
+        """
+        for table in tables.metadata.tables.values():
+            there = {one["name"] for one in inspect(self._engine).get_indexes(table.name)}
+            for index in table.indexes:
+                if index.name in there:
+                    continue
+                try:
+                    index.create(self._engine)
+                except SQLAlchemyError as error:
+                    logger.warning("the history is without the index %s: %s", index.name, short(error))
 
     def adopt(self, place: Place, epoch: str, gap: tuple[int, int] | None, now: str) -> Place:
         """Go on in the log `epoch`, after a gap if there is one; return the place.

@@ -75,6 +75,8 @@ events = Table(
     Index("events_stream", "stream", "version", unique=True),
     Index("events_type", "stream", "type", "version"),
     Index("events_order", "order_id"),
+    Index("events_id", "id"),
+    Index("events_cause", "cause"),
     **_BINARY,
 )
 """Every envelope, as it stands in the log. `order_id`: the order that it is about, if its data names one."""

@@ -1,7 +1,8 @@
 """The one door to redis-py: two connections, one that publishes and one that listens, each in its own thread.
 
 redis-py blocks, so nothing of it runs in the loop. Its own retries are off: who calls decides. A connection
-that went silent (a cable that was pulled sends no goodbye) is found by pings of our own.
+that went silent (a cable that was pulled sends no goodbye) is found by pings of our own. Who is cancelled
+leaves its thread behind, which ends with its next answer or time-out: the end of the server waits for nobody.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Door:
             except (redis.RedisError, OSError) as error:
                 raise Away(f"{type(error).__name__}: {error}") from None
 
-        return await trio.to_thread.run_sync(work, limiter=self._one)
+        return await trio.to_thread.run_sync(work, limiter=self._one, abandon_on_cancel=True)
 
     async def listen(self, channel: str, take: Callable[[bytes], Awaitable[None]]) -> None:
         """Subscribe and call `take` with each message, one after the other, until the connection is lost.
@@ -62,7 +63,9 @@ class Door:
             Away: always, unless cancelled.
         """
         try:
-            await trio.to_thread.run_sync(self._listen, channel, take, limiter=self._other)
+            await trio.to_thread.run_sync(
+                self._listen, channel, take, limiter=self._other, abandon_on_cancel=True
+            )
         finally:
             self.listening_since = None
 

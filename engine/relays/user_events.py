@@ -16,6 +16,7 @@ too. Pub/sub itself keeps nothing: what others publish while this node has no co
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -52,6 +53,8 @@ NAME = "redis"
 CHANNEL = "user-events"
 MESSAGE_BYTES_MAX = 1 << 20
 """Of a message, in and out; a larger one is dropped."""
+
+ID_CHARS_MAX = 255
 
 LANES = 16
 """Messages that are written down side by side; those of one user keep their order."""
@@ -261,7 +264,12 @@ def _read(message: bytes, own: str) -> _Taken | None:
     origin = (read.origin or str(read.data.get("serverId", "")) or "outside")[:200]
     fields = {"event_type": read.eventType, "data": read.data, "origin": origin}
     command = msgspec.convert(fields, ReceiveEvent)
-    return stream, command, f"{origin}/{read.id}"[:255] if read.id else None
+    return stream, command, _once(f"{origin}/{read.id}") if read.id else None
+
+
+def _once(name: str) -> str:
+    """Return what a message is known by; a long name by its digest, as its end may be what differs."""
+    return name if len(name) <= ID_CHARS_MAX else hashlib.sha256(name.encode()).hexdigest()
 
 
 @asynccontextmanager

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from engine import codec
-from web.messages import Problem, Request, Response, json_response
-from web.plugged import Route
+from web.messages import Request, Response, json_response
+from web.plugged import Route, read_object
 from web.site import Site
 from web.user_events import user_of
 
@@ -28,11 +28,8 @@ def routes(site: Site) -> Sequence[Route]:
 async def create_account(site: Site, request: Request) -> Response:
     """Open an account; what follows from it is done later."""
     user = user_of(site, site.gate.identify(request), request)
-    try:
-        fields = msgspec.json.decode(request.body, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise Problem("malformed", str(error)) from None
-    command = codec.decode_command("ledger", "create-account", msgspec.json.encode(fields | {"user": user}))
+    body = msgspec.json.encode(read_object(request) | {"user": user})
+    command = codec.decode_command("ledger", "create-account", body)
     key = request.headers.get("idempotency-key")
     answer = await site.node.ask(LEDGER, command, by=f"user:{user}", id=key)
     return json_response(bytes(answer.result), 201)

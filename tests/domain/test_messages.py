@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from engine.domain.user.messages import DATA_BYTES_MAX, EventSent, ReceiveEvent, SendEvent, shown_data
@@ -32,6 +34,25 @@ def test_the_largest_event() -> None:
     with pytest.raises(Rejected) as refused:
         user.do(SendEvent("big", {"t": text + "a"}))
     assert refused.value.code == "event_too_large"
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """Objects and lists inside of one another, so many of them."""
+    inner: Any = 1
+    for _ in range(levels - 1):
+        inner = [inner]
+    return {"a": inner}
+
+
+@pytest.mark.parametrize("command", [SendEvent, lambda *given: ReceiveEvent(*given, "outside")])
+def test_the_deepest_event(command: Any) -> None:
+    """One level more is refused, and so is what no reader could take."""
+    user = Stream("user:u1")
+    assert user.do(command("deep", nested(64)))
+    for levels in (65, 990, 100_000):
+        with pytest.raises(Rejected) as refused:
+            user.do(command("deep", nested(levels)))
+        assert refused.value.code == "event_too_large"
 
 
 def test_time_and_server_are_added_unless_they_are_there() -> None:

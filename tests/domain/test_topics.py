@@ -6,6 +6,7 @@ from engine.domain import topic
 from engine.domain.topic import (
     IDS_MAX,
     ONCE_MS,
+    RECORDS_MAX,
     MakeTopic,
     Publish,
     Published,
@@ -53,12 +54,25 @@ def test_ids_are_bounded():
     state = topic.State()
     for number in range(IDS_MAX + 3000):
         evolve(state, published(f"e{number}"))
-    assert IDS_MAX <= len(state.ids) < IDS_MAX + 1024
+    assert IDS_MAX <= len(state.ids) < IDS_MAX + RECORDS_MAX + 1024
     assert f"e{IDS_MAX + 2999}" in state.ids
     assert state.head == IDS_MAX + 3000
     for number in range(1024):
         evolve(state, published(f"f{number}", at_ms=NOW_MS + ONCE_MS))
     assert len(state.ids) <= 1024, "what is older than a day is forgotten"
+
+
+def test_the_oldest_known_id_is_told_beside_as_many_new_ones_as_can_be():
+    """What a command answers with is not forgotten while it is carried out."""
+    for count in (IDS_MAX, IDS_MAX + 1024 - 300):
+        stream = Stream("topic:news/0")
+        for number in range(count):
+            evolve(stream.state, published(f"e{number}"))
+        old = f"e{count - IDS_MAX}"
+        new = tuple(record(f"n{number}") for number in range(RECORDS_MAX - 1))
+        told = stream.answer(Publish((record(old), *new)), BY)["records"]
+        assert told[0] == {"event_id": old, "offset": count - IDS_MAX + 1, "duplicate": True}
+        assert sum(one["duplicate"] for one in told) == 1
 
 
 def test_how_many_partitions_there_are_is_fixed():

@@ -187,13 +187,17 @@ async def test_partitions_stay_as_they_were_made(tmp_path: Path) -> None:
 
 
 async def test_what_cannot_be_published() -> None:
-    """Too many, too large, not JSON, or no name."""
+    """Too many, too large, too deep, not JSON, or no name."""
+    deep: object = []
+    for _ in range(64):
+        deep = [deep]
     async with open_node(Config(data=MEMORY)) as node:
         for topic, bad in [
             ("news", []),
             ("news", messages(0, 501)),
             ("news", [Message("x" * 65_536)]),
             ("news", [Message(object())]),
+            ("news", [Message(deep)]),
             ("new s", messages(0, 1)),
         ]:
             with pytest.raises(Malformed):

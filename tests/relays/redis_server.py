@@ -31,8 +31,9 @@ def find_server() -> str | None:
 class RedisServer:
     """One server, which can be ended, started again and made to hang."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self._folder = folder
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -45,7 +46,7 @@ class RedisServer:
         assert program is not None
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self._process = subprocess.Popen(
-            [program, *options, "--dir", str(self._folder)], stdout=subprocess.PIPE
+            [program, *options, *self._options, "--dir", str(self._folder)], stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -120,9 +121,9 @@ async def subscribed(server: RedisServer) -> AsyncIterator[Subscriber]:
 
 
 @contextmanager
-def redis_server(folder: Path) -> Iterator[RedisServer]:
-    """Run a server until the block ends."""
-    server = RedisServer(folder)
+def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
+    """Run a server until the block ends, with further options of its command line."""
+    server = RedisServer(folder, *options)
     server.start()
     try:
         yield server

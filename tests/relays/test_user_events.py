@@ -119,7 +119,12 @@ async def test_an_id_that_comes_twice_is_one_event(server: RedisServer) -> None:
                 await server.publish(message(1, id="a"))
             await server.publish(message(2, id="b"))
             await server.publish(message(3))
-            assert [(await events.message())["n"] for _ in range(3)] == [1, 2, 3]
+            for number in (4, 5):  # long ids that differ only at their end
+                for _ in range(2):
+                    await server.publish(message(number, id="x" * 300 + str(number)))
+            assert [(await events.message())["n"] for _ in range(5)] == [1, 2, 3, 4, 5]
+            await server.publish(message(6))
+            assert (await events.message())["n"] == 6
 
 
 BAD = [
@@ -146,9 +151,12 @@ async def test_malformed_messages_are_dropped_without_harm(server: RedisServer) 
         async with listening(http, "/events/sse") as events:
             for bad in BAD:
                 assert await server.publish(bad) == 1
+            deep = b"[" * 900 + b"]" * 900
+            await server.publish(b'{"userId":"123","eventType":"a","data":{"a":%s}}' % deep)
             await server.publish(message(2, 123))  # numbers are users, too
             assert (await events.message())["n"] == 2
         assert received(site, "malformed") == len(BAD)
+        assert received(site, "refused") == 1
 
 
 async def test_messages_of_more_than_a_megabyte_are_dropped_without_harm(server: RedisServer) -> None:
@@ -218,6 +226,21 @@ async def test_the_server_starts_and_ends_without_redis(server: RedisServer) -> 
             await site.node.ask("user:123", SendEvent("test.event", {"n": 1}))
             assert (await events.message())["n"] == 1
         assert (await http.get("/events/status")).json()["redisConnected"] is False
+
+
+@pytest.mark.parametrize("publishing", [False, True])
+async def test_a_redis_that_hangs_holds_up_no_end(server: RedisServer, publishing: bool) -> None:
+    """Neither while a message waits to be taken nor while a connection waits for its first answer."""
+    if not publishing:
+        server.hang()
+    async with with_redis(server) as site:
+        if publishing:
+            await connected(site)
+            server.hang()
+        await site.node.ask("user:123", SendEvent("test.event", {"n": 1}))
+        await trio.sleep(0.3)  # the threads are inside redis-py
+        ending = trio.current_time()
+    assert trio.current_time() - ending < 1.5
 
 
 async def test_events_that_waited_too_long_are_given_up(server: RedisServer) -> None:

@@ -68,6 +68,10 @@ def test_the_page_works_as_it_stands(tmp_path: Path) -> None:
         assert next(seen).startswith("retry:")
         done = subprocess.run([*here(change), "-s"], capture_output=True, text=True, check=True, timeout=10)
         assert json.loads(done.stdout) == {"balance": 1500, "name": "여행"}
+        other = '{}, "user": "somebody-else"'  # not one value: nobody speaks for others by it
+        refused = [*here(change)[:-1], other, "-s"]
+        done = subprocess.run(refused, capture_output=True, text=True, check=True, timeout=10)
+        assert json.loads(done.stdout)["code"] == "malformed", done.stdout
         event = next(line for line in seen if line.startswith("data:") and '"ping"' not in line)
         expected = next(text for language, text in BLOCKS if not language).strip()
         assert re.sub(r'"timestamp":"[^"]+"', '"timestamp":"…"', event) == expected

@@ -6,12 +6,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engine.errors import ConfigError
 from engine.plugins import load_plugins
 from tests.plugged import only_here
 from tests.web.site import config, listening, running, wait_until
+from web.messages import Request, Response, json_response
+from web.plugged import Route, Routes
+from web.site import Site
 
 ACCOUNTS = "examples.accounts"
 
@@ -68,7 +72,17 @@ async def test_a_repeated_request_opens_one_account() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{", b'{"name":"a"}', b'{"name":"","balance":1}', b'{"name":"a","balance":"1"}']
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff",
+        b'{"name":' + b"[" * 5000,
+        b'{"name":"a"}',
+        b'{"name":"","balance":1}',
+        b'{"name":"a","balance":"1"}',
+    ],
 )
 async def test_a_body_that_does_not_fit(body: bytes) -> None:
     """400, and no account."""
@@ -87,6 +101,47 @@ async def test_paths_and_methods_of_plugins() -> None:
         assert (await http.get("/accounts/1")).status_code == 404
     async with running(open=True) as site, site.client() as http:
         assert (await http.get("/accounts")).status_code == 404
+
+
+async def _say(site: Site, request: Request, **parts: str) -> Response:
+    return json_response(msgspec.json.encode({"method": request.method, **parts}))
+
+
+async def test_routes_of_one_shape_stand_beside_each_other() -> None:
+    """Whatever their parts are called; a literal part goes before a name; a part is an id."""
+    routes = [
+        Route("GET", "/things/{thing}", _say),
+        Route("PATCH", "/things/{name}", _say),
+        Route("GET", "/things/all", _say),
+        Route("GET", "/{any}/first", _say),
+    ]
+    async with running(open=True) as site, site.client() as http:
+        site.site.routes = Routes(routes)
+        assert (await http.get("/things/a")).json() == {"method": "GET", "thing": "a"}
+        assert (await http.patch("/things/a")).json() == {"method": "PATCH", "name": "a"}
+        assert (await http.get("/things/all")).json() == {"method": "GET"}
+        assert (await http.patch("/things/all")).json() == {"method": "PATCH", "name": "all"}
+        assert (await http.get("/things/first")).json() == {"method": "GET", "thing": "first"}
+        assert (await http.get("/x/first")).json() == {"method": "GET", "any": "x"}
+        refused = await http.delete("/things/a")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, PATCH, HEAD, OPTIONS")
+        for odd in ("", "a%20b", "a%2Fb", "x" * 65, "%ED%95%9C"):
+            assert (await http.get(f"/things/{odd}")).status_code == 404, odd
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        [Route("GET", "things", _say)],
+        [Route("get", "/things", _say)],
+        [Route("GET", "/things/{a}", _say), Route("GET", "/things/{b}", _say)],
+        [("GET", "/things", _say)],
+    ],
+)
+def test_routes_that_make_no_sense(routes: list[Route]) -> None:
+    """They are refused at the start."""
+    with pytest.raises(ConfigError, match="plugins: "):
+        Routes(routes)
 
 
 async def test_a_plugin_s_stream_has_the_usual_paths() -> None:
@@ -163,6 +218,75 @@ def test_a_bad_plugin_is_refused_with_the_reason(
         load_plugins(config(plugins="bad_plugin"))
     monkeypatch.delitem(sys.modules, "bad_plugin", raising=False)
     assert "plugin bad_plugin: " in refused.value.detail
+    assert why in refused.value.detail
+
+
+DO = 'class Do(Command, frozen=True): "Do it."'
+SAYS = f'{DO}\n    allowed = frozenset({{"service"}})'.replace(': "Do it."', ":")
+NOT_ITS_OWN = "class Other(Event, frozen=True): 'Not in the union.'\ndef decide"
+DONE = 'class Done(Event, frozen=True): "Done."'
+COUNTED = 'class Done(Event, frozen=True):\n    "Done."\n    n: int = 0'
+STATE = "class State(Struct):\n    n: int = 0"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status"),
+    [
+        ("return [Done()]", "return [1]", 500),
+        ("return [Done()]", "return None", 500),
+        ("def decide(state, command, context): return [Done()]", f"{NOT_ITS_OWN}(*_): return [Other()]", 500),
+        ("return [Done()]", "return [Done('one')]", 500),
+        ("def evolve(state, event): pass", "def evolve(state, event): 1 / 0", 500),
+        ("def touched(event): return []", "def touched(event): return [('x', 'y')]", 500),
+        ("def answer(state, command, events): return {}", "def answer(*_): return {'a': object()}", 500),
+        ("def fences(event): return False", "def fences(event): 1 / 0", 500),
+        ("class State(Struct): pass", f"{STATE}\n    m: object = object()", 200),
+        ("class State(Struct): pass", f"{STATE}\n    m: int = 'one'", 200),
+        ("def deadline(state): return None", "def deadline(state): 1 / 0", 503),
+    ],
+)
+async def test_a_fault_in_the_rules_costs_only_its_own_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, status: int
+) -> None:
+    """The server goes on, also through checkpoints, and starts again."""
+    assert old in RULES
+    (tmp_path / "odd_rules.py").write_text(RULES.replace(old, new).replace(DO, SAYS).replace(DONE, COUNTED))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_rules", raising=False)
+    settings = {"open": True, "plugins": "odd_rules", "data": str(tmp_path / "data")}
+    for _ in range(2):
+        async with running(**settings) as site, site.client() as http:
+            assert (await http.post("/v1/things/a/do", json={})).status_code == status
+            await site.node.upkeep.take()
+            assert (await http.post("/v1/users/u/notify", json={"title": "hello"})).status_code == 200
+            await site.node.upkeep.take()
+            assert (await http.get("/readyz")).status_code == 200
+    monkeypatch.delitem(sys.modules, "odd_rules")
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ("reactions=lambda node: [Reaction('progress', frozenset(), None)]", "is called progress"),
+        ("reactions=lambda node: [Reaction('a', frozenset(), None)] * 2", "two reactions are called a"),
+        ("reactions=lambda node: [1]", "must be engine.Reaction, not int"),
+        ("reactions=lambda node: 1 / 0", "its reactions: ZeroDivisionError"),
+        ("routes=lambda site: 1 / 0", "its routes: ZeroDivisionError"),
+    ],
+)
+async def test_what_a_plugin_brings_is_looked_at_before_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, why: str
+) -> None:
+    """A name that is taken would share its place in the log; a fault is said in a word, not a trace."""
+    text = RULES.replace("from engine import Plugin", "from engine import Plugin, Reaction")
+    text = text.replace("modules[__name__]}", f"modules[__name__]}}, {more}")
+    (tmp_path / "odd_plugin.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_plugin", raising=False)
+    with pytest.raises(ConfigError) as refused:
+        async with running(plugins="odd_plugin"):
+            pass
+    monkeypatch.delitem(sys.modules, "odd_plugin", raising=False)
     assert why in refused.value.detail
 
 

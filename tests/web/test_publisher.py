@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+import trio
 
 from tests.web.site import running, token
 from web.publisher import BATCH_BYTES_MAX, BATCH_MAX, Publisher, Refused, batched, open_publisher
@@ -81,6 +82,71 @@ async def test_what_is_refused_is_told_and_not_kept(kept: Path) -> None:
     assert await back.publisher(kept).publish("news", records("b")) == (1, 0)
     assert back.got == [["a"], ["b"]]
     assert b'"a"' in kept.with_suffix(".refused").read_bytes()
+
+
+async def test_what_comes_behind_a_refusal_is_told_too(kept: Path) -> None:
+    """Nobody else would know that it was not sent."""
+    away = Away(200, 422)
+    names = [f"r{n}" for n in range(3 * BATCH_MAX)]
+    with pytest.raises(Refused) as refusal:
+        await away.publisher(kept).publish("news", records(*names))
+    assert [one["event_id"] for one in refusal.value.records] == names[BATCH_MAX:]
+    assert refusal.value.unfit
+    assert not kept.exists()
+
+
+async def test_one_record_that_does_not_fit_takes_no_other_along(kept: Path) -> None:
+    """Of those that were kept together only this one is put aside."""
+    names = [f"r{n}" for n in range(10)]
+    await Away(*[503] * 4).publisher(kept).publish("news", records(*names))
+
+    class Picky(Away):
+        def __call__(self, request: httpx.Request) -> httpx.Response:
+            self.answers = [422 if b'"r6"' in request.content else 200]
+            return super().__call__(request)
+
+    back = Picky()
+    assert await back.publisher(kept).send_kept()
+    taken = [name for batch in back.got if "r6" not in batch for name in batch]
+    assert taken == [name for name in names if name != "r6"]
+    aside = kept.with_suffix(".refused").read_bytes().splitlines()
+    assert [msgspec.json.decode(line)["record"]["event_id"] for line in aside] == ["r6"]
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 404])
+async def test_a_refusal_of_the_publisher_leaves_what_is_kept(kept: Path, status: int) -> None:
+    """A token that has ended says nothing about the records."""
+    await Away(*[503] * 4).publisher(kept).publish("news", records("a"))
+    before = kept.read_bytes()
+    publisher = Away(status, status).publisher(kept)
+    with pytest.raises(Refused):
+        await publisher.send_kept()
+    with pytest.raises(Refused) as refusal:
+        await publisher.publish("news", records("b"))
+    assert [one["event_id"] for one in refusal.value.records] == ["b"]
+    assert not refusal.value.unfit
+    assert kept.read_bytes() == before
+    assert not kept.with_suffix(".refused").exists()
+
+
+async def test_what_is_on_its_way_when_all_is_cancelled_is_kept(kept: Path) -> None:
+    """It may have arrived, and then it is there once all the same."""
+    publisher = Away(200, *[503] * 4).publisher(kept)
+    publisher._backoff_s = 60
+    with trio.move_on_after(0.2) as scope:
+        await publisher.publish("news", records(*(f"r{n}" for n in range(BATCH_MAX + 2))))
+    assert scope.cancelled_caught
+    back = Away()
+    assert await back.publisher(kept).send_kept()
+    assert back.got == [[f"r{BATCH_MAX}", f"r{BATCH_MAX + 1}"]]
+
+
+async def test_a_name_that_no_topic_can_have(kept: Path) -> None:
+    """Kept, its records would be in the way of all others."""
+    with pytest.raises(ValueError, match="1-64 characters"):
+        await Away(*[503] * 4).publisher(kept).publish("new s", records("a"))
+    assert not kept.exists()
 
 
 def test_batches_fit_into_a_request() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from engine import Cursor
@@ -53,6 +55,15 @@ async def test_types_are_filtered_on_the_server() -> None:
             await send(site, 3, "other")
             await send(site, 4, "a.b")
             assert [(await events.message())["n"] for _ in range(2)] == [2, 4]
+
+
+async def test_data_cannot_pass_for_another_type() -> None:
+    """Who asked for some types gets no other, whatever a publisher writes into the data."""
+    async with running(open=True) as site, site.client() as http:
+        async with listening(http, "/events/sse?types=a.b") as events:
+            await site.node.ask("user:123", SendEvent("a.b", {"eventType": "account.closed", "n": 1}))
+            told = await events.message()
+            assert (told["eventType"], told["n"]) == ("a.b", 1)
 
 
 async def test_each_user_has_their_own() -> None:
@@ -173,3 +184,18 @@ async def test_programs_send_events_over_http() -> None:
             assert (await events.message())["accountId"] == 1
             assert (await events.message())["n"] == 2
         assert (await own.post("/v1/users/u1/send-event", json=body)).status_code == 403
+
+
+async def test_no_event_keeps_the_server_from_starting(tmp_path: Path) -> None:
+    """What is nested so deeply that only some readers could take it is refused before it is written."""
+    codes = set()
+    async with running(open=True, data=str(tmp_path)) as site, site.client() as http:
+        for depth in range(40, 1000, 20):
+            body = b'{"event_type":"deep","data":{"a":%s%s}}' % (b"[" * depth, b"]" * depth)
+            answer = await http.post(
+                "/v1/users/u1/send-event", content=body, headers={"content-type": "application/json"}
+            )
+            codes.add((depth > 60, answer.status_code))
+    assert codes == {(False, 200), (True, 400)}
+    async with running(open=True, data=str(tmp_path)) as site:
+        assert (await site.node.read("user:u1")).version == 2

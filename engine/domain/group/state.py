@@ -153,6 +153,14 @@ def finish(place: Place, offset: int) -> None:
             place.committed += 1
 
 
+def handled(place: Place) -> int:
+    """Return how many records of a partition are handled, parked or passed over. One that was parked and is
+    to come again is none of them, although `committed` is beyond it.
+    """
+    again = sum(offset <= place.committed for offset in {*place.waiting, *place.under_way})
+    return place.committed + len(place.done) - again
+
+
 def see(state: State, member: str, now_until_ms: int) -> None:
     """Take note that a member was heard of."""
     known = state.members.get(member)

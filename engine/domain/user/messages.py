@@ -14,6 +14,7 @@ from msgspec import Meta
 from engine.domain import contract
 from engine.domain.contract import Context
 from engine.domain.fields import Label
+from engine.domain.nesting import DEPTH_MAX, is_too_deep
 from engine.domain.user.state import State
 from engine.errors import Rejected
 
@@ -60,6 +61,8 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
     Raises:
         Rejected: `event_too_large`.
     """
+    if is_too_deep(command.data):
+        raise Rejected("event_too_large", f"The data is nested deeper than {DEPTH_MAX} levels")
     size = len(msgspec.json.encode(command.data))
     if size > DATA_BYTES_MAX:
         raise Rejected("event_too_large", f"The data has {size} bytes; {DATA_BYTES_MAX} are the limit")
