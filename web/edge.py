@@ -156,13 +156,15 @@ class Visit:
             self._answering = True
             if not await self._serve(message):
                 return
+            if self._refused:
+                self._refused = False
+                await self._edge.turnstile.wait()
+            elif self._framer.state != "idle":
+                await trio.lowlevel.checkpoint()  # who sends many at once takes turns with the others
             self._answering = False
             if self._edge.is_stopping():
                 return
             self._allow("idle")
-            if self._refused:
-                self._refused = False
-                await self._edge.turnstile.wait()
 
     async def _next(self) -> Message | None:
         """Wait for a whole request; `None` when there will be no more."""
@@ -302,7 +304,7 @@ class Visit:
             return
 
     async def _hand_over(self, message: Message, limiter: trio.CapacityLimiter | None = None) -> bool:
-        """Have Hypercorn answer one request, or, where that may be an upgrade, have it keep the connection."""
+        """Have Hypercorn answer one request, or, where it may be an upgrade, keep the connection."""
         lane = self._lane
         if lane is None:
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(self._sock))

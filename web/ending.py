@@ -31,7 +31,10 @@ class Ending:
         if who.expires_ms is not None:
             self._expire_at = now_s + (who.expires_ms - site.node.clock.now_ms()) / 1000
             self.at = min(self.at, self._expire_at)
-        site.gate.revoked.watch(who.token_id, self._revoke)
+        revoked = site.gate.revoked
+        revoked.watch(who.token_id, self._revoke)
+        if who.token_id in revoked:  # since it was checked
+            self._revoke()
 
     def _revoke(self) -> None:
         self._revoked = True

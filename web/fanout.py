@@ -30,7 +30,7 @@ from engine.feed import Feed
 from web.connection import SEND_BYTES
 from web.http1 import LAST_CHUNK, chunk
 from web.messages import Stream
-from web.poller import Poller, make_poller
+from web.poller import UNWATCHED, Poller, make_poller
 from web.rounds import GONE, Group, Member, Over
 from web.site import Site
 from web.sources import TAKE_MAX, OneFeed, to_blocks
@@ -95,7 +95,7 @@ class Hub:
         member.pending = memoryview(head + chunk(stream.take_opening()))
         try:
             self._poller.add(sock, member)
-        except OSError:  # it broke already, or the system watches no more of them
+        except UNWATCHED:  # it broke already, or the system watches no more of them
             self._leave(member, alive=False)
         else:
             self._advance(member)

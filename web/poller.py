@@ -22,6 +22,9 @@ import trio
 EVENTS_MAX = 64
 """Taken between two checkpoints; each may cost a few system calls."""
 
+UNWATCHED = (OSError, ValueError, trio.ClosedResourceError)
+"""What `Poller.add` raises; the last two: the socket or the poller is closed."""
+
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -33,7 +36,7 @@ class Poller(Protocol[T_contra]):
         """Watch for the end of a socket: its peer has closed, or half closed, or the connection broke.
 
         Raises:
-            OSError: it cannot be watched.
+            UNWATCHED: it cannot be watched.
         """
 
     def want_write(self, sock: socket.socket, wanted: bool) -> None:

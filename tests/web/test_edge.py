@@ -193,6 +193,42 @@ async def test_idle_connections_do_not_hold_up_the_end() -> None:
         await other.aclose()
 
 
+async def test_many_requests_sent_at_once_take_turns_with_others(shop: Running) -> None:
+    """However cheap to answer: one packet has room for more than a thousand of them."""
+    responses, most, stop = shop.site.responses, 0, trio.CancelScope()
+
+    async def look() -> None:
+        nonlocal most
+        with stop:
+            while True:
+                before = responses[200]
+                await trio.lowlevel.checkpoint()
+                most = max(most, responses[200] - before)
+
+    async with await shop.connect() as stream, trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        await stream.send_all(request("GET /healthz", who="") * 500)
+        await answers(stream, 500)
+        stop.cancel()
+    assert 1 <= most <= 2
+
+
+async def test_time_in_the_queue_is_not_the_client_s() -> None:
+    """Who has to take a turn is not cut for being idle meanwhile."""
+    async with running(idle_timeout_s=1.0) as site:
+        turnstile = site.server._edge.turnstile
+
+        async def wait() -> None:
+            await trio.sleep(1.5)
+
+        turnstile.wait = wait  # type: ignore[method-assign]
+        async with await site.connect() as stream:
+            for _ in range(2):
+                await stream.send_all(request("GET /v1/nothing"))
+                assert status((await answers(stream, 1))[0]) == 404
+                await trio.sleep(2.0)
+
+
 @pytest.mark.parametrize(
     ("peer", "headers", "client", "host"),
     [

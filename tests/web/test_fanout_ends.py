@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 import trio
@@ -11,6 +12,7 @@ import trio
 from tests.web.fanned import SLOW, fanned, somebody, until
 from tests.web.site import wait_until
 from web import revoked
+from web.fanout import Hub
 
 
 @pytest.mark.parametrize("how", ["close", "half", "reset", "loud"])
@@ -161,3 +163,24 @@ async def test_the_end_waits_for_nobody() -> None:
         await fan.hub.aclose(0.2)
         assert 0.2 <= trio.current_time() - began < 1
         assert stalled.over == [False]
+
+
+async def test_a_token_revoked_while_its_stream_was_being_opened(tmp_path: Path) -> None:
+    """After the check and before there was a stream to call back: it ends with its first word."""
+    async with fanned() as fan:
+        fan.site.gate.revoked = revoked.Revoked(tmp_path / "revoked")
+        now_ms = fan.node.clock.now_ms()
+        revoked.add_revoked(tmp_path / "revoked", "t1", now_ms + 60_000, now_ms)
+        fan.site.gate.revoked.load()
+        reader = fan.join(who=somebody("t1"))
+        await until(reader, lambda: reader.ended)
+        assert (reader.bye, fan.site.ends) == ("unauthorized", {"unauthorized": 1})
+
+
+async def test_who_joins_when_nobody_watches_any_more_is_over_at_once(watching: str) -> None:
+    """The end of everything may come between an answer and its stream."""
+    async with fanned() as fan:
+        fan.hub = Hub(fan.site, fan.wheel)
+        fan.hub._poller.close()
+        reader = fan.join()
+        assert reader.over == [False]

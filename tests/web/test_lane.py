@@ -1,4 +1,4 @@
-"""The way from the edge to Hypercorn: whose the bytes are, who keeps the connection, and who waits for whom."""
+"""The way from the edge to Hypercorn: whose bytes these are, who keeps the connection, who waits for whom."""
 
 from __future__ import annotations
 
