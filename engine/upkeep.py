@@ -27,6 +27,10 @@ from engine.reactions import Consumer
 LOOKS_PER_SLICE = 32
 DROPS_PER_SLICE = 1024
 REFILL_MARKS = 8
+LOG_PER_STATES = 2
+"""Log in multiples of the states that the last checkpoint wrote, before one is taken early: what is written
+for the log's sake is no more than half of the log, however large the states are.
+"""
 
 logger = logging.getLogger("onda.upkeep")
 
@@ -57,6 +61,7 @@ class Upkeep:
         self._host = host
         self._changed: set[str] = set()
         self._bytes = 0  # of log since the last checkpoint
+        self._saved_bytes = 0  # of states, in the last checkpoint
         self._total_bytes = 0
         self._marks: deque[tuple[int, int]] = deque([(host.checkpoint.refill, 0)])
         self._due = trio.Event()
@@ -73,7 +78,7 @@ class Upkeep:
                 and self._total_bytes - self._marks[1][1] > self._host.config.refill_bytes
             ):
                 self._marks.popleft()
-        if self._bytes > self._host.config.checkpoint_bytes:
+        if self._bytes > max(self._host.config.checkpoint_bytes, LOG_PER_STATES * self._saved_bytes):
             self._due.set()
 
     def changing(self, stream: str) -> None:
@@ -128,6 +133,7 @@ class Upkeep:
         except BaseException:
             self._changed |= changed
             raise
+        self._saved_bytes = sum(len(saved.state) for saved in states)
         for saved in states:
             actor = host.actors[saved.stream]
             actor.saved_version = saved.version
