@@ -54,12 +54,19 @@ class BoundedStream:
     async def send_all(self, data: bytes) -> None:
         """Send, piece by piece.
 
+        Who is gone is cut as well: Hypercorn may be reading no further until the answer is out, and would
+        wait for ever.
+
         Raises:
             BrokenResourceError: the client is gone, or took nothing for too long and was cut.
         """
         for start in range(0, len(data), SEND_BYTES):
-            with trio.move_on_after(self._send_timeout_s) as scope:
-                await self._stream.send_all(memoryview(data)[start : start + SEND_BYTES])
+            try:
+                with trio.move_on_after(self._send_timeout_s) as scope:
+                    await self._stream.send_all(memoryview(data)[start : start + SEND_BYTES])
+            except trio.BrokenResourceError:
+                self.abort()
+                raise
             if scope.cancelled_caught:
                 self.abort()
                 raise trio.BrokenResourceError("the client takes nothing")

@@ -116,6 +116,7 @@ class Visit:
                 await self._lane.closed.wait()  # a moment for the client to take its answer
             elif not self._left:
                 self._sock.close()
+        del self.scope, self._sock, self._seat, self._framer, self._lane  # the wheel keeps the rest a while
         return self._left
 
     def abort(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import socket
 import struct
+import tracemalloc
 
 import pytest
 import trio
@@ -173,6 +175,27 @@ async def test_a_reset_in_the_middle_is_no_error(shop: Running, caplog: pytest.L
     await wait_until(lambda: shop.site.connections == 0)
     async with shop.client("service") as client:
         assert (await client.get("/v1/stores/s1/sync")).status_code == 200
+
+
+async def test_a_closed_connection_leaves_next_to_nothing(shop: Running) -> None:
+    """The wheel knows it until its time would have come, and there may be thousands in a second."""
+
+    async def come_and_go(count: int) -> None:
+        for _ in range(count):
+            async with await shop.connect() as stream:
+                await stream.send_all(PAGE)
+                await answers(stream, 1)
+        await wait_until(lambda: shop.site.connections == 0)
+        gc.collect()
+
+    await come_and_go(20)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        await come_and_go(200)
+        assert (tracemalloc.get_traced_memory()[0] - before) / 200 < 1000
+    finally:
+        tracemalloc.stop()
 
 
 async def test_idle_connections_do_not_hold_up_the_end() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 import trio
 import trio.testing
@@ -84,6 +86,21 @@ async def test_what_looks_like_an_upgrade_may_be_none(raw: bytes, shop: Running)
             await stream.send_all(HEALTH)
             assert status((await answers(stream, 1))[0]) == 200
     await wait_until(lambda: shop.site.connections == 0)
+
+
+@pytest.mark.parametrize("edge", [True, False])
+async def test_who_is_gone_before_the_answer_leaves_nothing(edge: bool) -> None:
+    """Also while Hypercorn reads no further because of an upgrade, or of what was sent on."""
+    raws = (request("POST /", "Connection: upgrade", *UPGRADE), PAGE * 5)
+    async with running(edge=edge) as site:
+        for number in range(60):
+            stream = await site.connect()
+            await stream.send_all(raws[number % 2])
+            linger = struct.pack("ii", 1, 0)
+            stream.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, linger)
+            stream.socket.close()
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        await wait_until(lambda: site.site.connections == 0, within_s=2)
 
 
 async def test_hypercorn_ends_what_is_idle_when_it_keeps_the_connection() -> None:
