@@ -37,8 +37,10 @@ from web.sources import TAKE_MAX, OneFeed, to_blocks
 from web.streaming import WRITE_BYTES_MAX, EventStream
 from web.wheel import Wheel
 
-SLICE_SENDS = 128
-"""Sends between two checkpoints, about 0.7 ms; fewer when they are large."""
+SLICE_SENDS = 32
+"""Sends between two checkpoints, about 0.2 ms; fewer when they are large. With 128 a command of another shop
+took twice as long beside 10,000 watchers (`benchmarks/fairness.py`), and no more was delivered.
+"""
 
 SLICE_BYTES = 1 << 20
 """Bytes handed to the kernel between two checkpoints."""
