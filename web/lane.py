@@ -184,3 +184,8 @@ class Handed(Connection):
             self.stream.answered()
         else:
             await self.idle_task.stop()
+
+    async def _idle_timeout(self) -> None:
+        """Also ends what is idle when the server stops, and a request that was just given would seem so."""
+        if self.stream.for_good:
+            await super()._idle_timeout()

@@ -172,3 +172,22 @@ async def test_a_websocket_s_path_may_be_encoded(shop: Running) -> None:
         await stream.send_all(request(line, "Connection: upgrade", *UPGRADE, who=""))
         with trio.fail_after(5):
             assert (await stream.receive_some(4096)).startswith(b"HTTP/1.1 101 ")
+
+
+async def test_a_page_under_way_still_goes_out_when_the_server_stops() -> None:
+    """From the moment when its request was read; what had been answered before is not cut off either."""
+    for ticks in range(12):
+        async with running() as site, await site.connect() as stream:
+            if ticks % 2:
+                await stream.send_all(PAGE)
+                await answers(stream, 1)
+                await wait_until(lambda site=site: not any(v._answering for v in site.server._visits))
+            await stream.send_all(PAGE)
+            with trio.fail_after(5):
+                while not any(visit._answering for visit in site.server._visits):
+                    await trio.lowlevel.checkpoint()
+            for _ in range(ticks // 2):
+                await trio.lowlevel.checkpoint()
+            await site.server.stop()
+            assert status((await answers(stream, 1))[0]) == 200
+            assert await stream.receive_some(10) == b""
