@@ -28,6 +28,7 @@ def main() -> None:
     options.add_argument("--warm-up", type=float, default=0.5)
     options.add_argument("--pad", type=int, default=0, choices=[0, 4096])
     given = options.parse_args()
+    given.runs = 1 if given.quick else given.runs
     rows = []
     for appenders in given.appenders:
 

@@ -42,6 +42,7 @@ def main() -> None:
     options.add_argument("--connections", type=int, default=200)
     options.add_argument("--kills", type=int, nargs="+", default=[0, 1], help="kills in the middle of a run")
     given = options.parse_args()
+    given.runs = 1 if given.quick else given.runs
     pin(LOAD_CPU)
     rows = []
     for kind in KINDS:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ def parser(module: str, question: str) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=question)
     made.add_argument("--runs", type=int, default=3, help="runs, of which the median counts (default 3)")
+    made.add_argument("--quick", action="store_true", help="one short run, to see that it works")
     made.add_argument(
         "--folder", type=Path, help="where data goes: a real disk (default: the temporary folder)"
     )
@@ -43,6 +45,23 @@ def pin(cpu: int) -> None:
     """Keep this process on one core, where the system can; with one core it stays as it is."""
     if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
         os.sched_setaffinity(0, {cpu})
+
+
+def raise_file_limit() -> None:
+    """Let this process and its children open as many files as the system allows."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -47,6 +47,7 @@ def main() -> None:
     options.add_argument("--warm-up", type=float, default=2.0)
     options.add_argument("--connections", type=int, default=16)
     given = options.parse_args()
+    given.runs = 1 if given.quick else given.runs
     pin(LOAD_CPU)
 
     def once() -> Row:

@@ -13,8 +13,7 @@ checkpoint and log. A turn that does not come to its end stays the actor's until
 a checkpoint least of all, can look at what it left behind.
 
 `decide` only reads, so a fault in it costs its command and nothing else. A fault anywhere after it breaks the
-state: the command is answered `internal`, the others of the batch go back into the mailbox, and the
-supervisor rebuilds.
+state: its command is answered `internal`, the others of the batch wait again, and the supervisor rebuilds.
 """
 
 from __future__ import annotations
@@ -23,14 +22,16 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import msgspec
+from outcome import Error, Outcome
 
 from engine.answers import Answer, Known, Memory, command_digest, command_key, outcome_of
 from engine.checkpoint import SavedState
 from engine.clock import Clock
-from engine.codec import AnswerMeta, Envelope, domain_of, encode
+from engine.codec import AnswerMeta, check_events, domain_of, encode, encode_state
 from engine.config import Config
 from engine.domain.contract import Context, Event
 from engine.domain.times import to_text
@@ -46,9 +47,9 @@ from engine.errors import (
     Unavailable,
     UnknownOutcome,
 )
-from engine.feed import Feed, Frame
+from engine.feed import Feed
 from engine.log import Log
-from engine.mailbox import Ask, Committed, Look, StateLost, Turn, Wake
+from engine.mailbox import Ask, Committed, Look, Source, StateLost, Turn, Wake
 from engine.metrics import Metrics
 from engine.records import Entry
 from engine.waiting import Bell
@@ -102,6 +103,7 @@ class Actor:
         self._host = host
         self._mailbox: deque[Ask | Look | Wake] = deque()
         self._under_way: Turn | None = None
+        self._fault: Exception | None = None
         self._refuse_with: Callable[[], Unavailable] | None = None
         self._view: tuple[int, bytes] | None = None
 
@@ -175,7 +177,8 @@ class Actor:
         """Return the state for a checkpoint, and the answers to save with it. Only between two turns (see
         `look`).
         """
-        return SavedState(self.stream, self.version, encode(self.state), self.due_ms), self.memory.unsaved()
+        state = encode_state(self.kind, self.state)
+        return SavedState(self.stream, self.version, state, self.due_ms), self.memory.unsaved()
 
     def forget(self) -> None:
         """Go back to before the first record, keeping mailbox and feed."""
@@ -192,6 +195,7 @@ class Actor:
         """
         self.forget()
         self.lost = True
+        self._fault = None
         turn, self._under_way = self._under_way, None
         if turn is not None:
             turn.fail(Crashed)
@@ -211,7 +215,7 @@ class Actor:
 
     def end(self) -> None:
         """Answer everything that nobody will work on any more, now and later."""
-        turn = self._under_way
+        turn, self._under_way = self._under_way, None
         if turn is not None:
             turn.fail(UnknownOutcome)
             self._mailbox.extendleft(turn.looks)
@@ -235,13 +239,14 @@ class Actor:
             await self._host.rebuild(self)
             self._host.arm(self.stream, self.due_ms)
         while True:
-            while not self._mailbox:
+            while self._under_way is not None or not self._mailbox:
                 await self.bell.wait()
+                if self._fault is not None:
+                    raise self._fault
             await self._host.log.wait_room()
             self.used_s = time.monotonic()
             turn = self._under_way = Turn()
             await self._turn(turn)
-            self._under_way = None
 
     async def _turn(self, turn: Turn) -> None:
         now_ms = self._host.clock.now_ms()
@@ -262,21 +267,19 @@ class Actor:
                 turn.deciding = ask
                 await self._handle(turn, ask, now_ms, now)
         if turn.entries:
-            await self._append(turn)
-        for outcome, count in turn.answer().items():
-            self._host.metrics.answered(outcome, count)
+            self._append(turn)
+        else:
+            self._end_turn(turn)
 
     def _deadline_ask(self, now_ms: int) -> Ask | None:
         due = self.domain.deadline(self.state)
-        if due is None or due[0] > now_ms:
-            return None
-        return Ask(due[1], self.stream, None, None)
+        return None if due is None or due[0] > now_ms else Ask(due[1], self.stream, None, None)
 
     async def _handle(self, turn: Turn, ask: Ask, now_ms: int, now: str) -> None:
         key = digest = None
         if ask.id is not None:
             key = command_key(ask.by, ask.id)
-            digest = command_digest(ask.command)
+            digest = "" if ask.unwatched else command_digest(ask.command)
             known = self.memory.find(key)
             if known is not None:
                 turn.settle.append((ask, await self._again(key, known, digest)))
@@ -287,6 +290,7 @@ class Actor:
         context = Context(self.stream, ask.by, now_ms, now, self._host.clock.new_id)
         try:
             events = self.domain.decide(self.state, ask.command, context)
+            check_events(self.kind, events)
         except Rejected as refusal:
             if key is not None and digest is not None and ask.cause is None:  # a reaction tries it anew
                 self.memory.add_refused(key, Known(now_ms, digest, None, (refusal.code, refusal.detail)))
@@ -304,12 +308,13 @@ class Actor:
             raise StateLost(crash=True) from None
         turn.settle.append((ask, answer))
         if key is not None and digest is not None:
-            self.memory.add(key, Known(now_ms, digest, answer))
+            kept = answer._replace(events=[]) if ask.unwatched else answer
+            self.memory.add(key, Known(now_ms, digest, kept))
             if not events:  # the answer is in no record: the next checkpoint has to save it
                 self._host.appending(self.stream)
 
     async def _again(self, key: str, known: Known, digest: str) -> Answer | Exception:
-        if known.digest != digest:
+        if digest and known.digest and known.digest != digest:
             return IdempotencyMismatch()
         if known.refusal is not None:
             return Rejected(*known.refusal)
@@ -321,73 +326,75 @@ class Actor:
     def _evolve(
         self, turn: Turn, ask: Ask, digest: str | None, events: list[Event], context: Context
     ) -> Answer:
-        """Change the state and encode what goes to disk and to readers, each once."""
-        host, state, domain = self._host, self.state, self.domain
+        """Change the state, and note what goes to disk and to readers."""
+        host, stream, before = self._host, self.stream, self.version
         cause = ask.cause or ask.id or (host.clock.new_id() if events else "")
-        stream, epoch, now, by, new_id = self.stream, host.epoch, context.now, ask.by, host.clock.new_id
-        bodies = []
-        version = self.version
-        for event in events:
-            domain.evolve(state, event)
-            version += 1
-            patch: dict[str, dict[str, Any]] = {}
-            for collection, entity in domain.touched(event):
-                patch.setdefault(collection, {})[entity] = getattr(state, collection).get(entity)
-            id_ = new_id()
-            type_ = type(event).__name__
-            body = encode(
-                Envelope(id_, f"{epoch}-{version}", stream, version, type_, now, by, cause, event, patch)
-            )
-            bodies.append(body)
-            turn.bytes += len(body)
-            turn.frames.append(Frame(version, type_, body))
-            turn.records.append((id_, event))
-        first, self.version = self.version + 1, version
-        result = encode(domain.answer(state, ask.command, events))
+        source = Source(stream, host.epoch, before, context.now, ask.by, cause)
+        bodies = turn.take(self.domain, self.state, events, source, host.clock.new_id)
+        version = self.version = before + len(events)
+        result = encode(self.domain.answer(self.state, ask.command, events))
         meta = b""
         if digest is not None and ask.id is not None:
-            meta = encode(AnswerMeta(ask.id, by, digest, len(events), msgspec.Raw(result)))
-        for number, body in enumerate(bodies, first):
+            meta = encode(AnswerMeta(ask.id, ask.by, digest, len(events), msgspec.Raw(result)))
+        for number, body in enumerate(bodies, before + 1):
             turn.entries.append(Entry(stream, number, meta if number == version else b"", body))
-        return Answer(f"{epoch}-{version}", version, bodies, result)
+        return Answer(f"{host.epoch}-{version}", version, bodies, result)
 
-    async def _append(self, turn: Turn) -> None:
-        host = self._host
-        started_s = time.monotonic()
-        host.appending(self.stream)
+    def _append(self, turn: Turn) -> None:
+        self._host.appending(self.stream)
         try:
-            position = await host.log.append(turn.entries)
-        except (UnknownOutcome, LogFailed) as error:
+            self._host.log.submit(turn.entries, partial(self._appended, turn, time.monotonic()))
+        except Exception as error:  # noqa: BLE001 - raised again as what it means
+            self._refused(turn, error)
+
+    def _appended(self, turn: Turn, started_s: float, result: Outcome[int]) -> None:
+        """The turn's records are durable, or are not going to be. What is wrong is raised in the task."""
+        if self._under_way is not turn:
+            return  # it was ended meanwhile
+        try:
+            if isinstance(result, Error):
+                self._refused(turn, result.error)
+            else:
+                self._land(turn, result.unwrap(), time.monotonic() - started_s)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor judges it
+            self._fault = error
+            self.bell.ring()
+
+    def _refused(self, turn: Turn, error: BaseException) -> NoReturn:
+        if isinstance(error, UnknownOutcome | LogFailed):
             self._fail(turn, UnknownOutcome)
             raise LogFailed(str(error)) from error
-        except Unavailable as error:  # nothing was written: no space, too much waiting
+        if isinstance(error, Unavailable):  # nothing was written: no space, too much waiting
             self._fail(turn, type(error))
             raise StateLost(crash=False) from error
-        except Exception:
-            self._fail(turn, Crashed)
-            raise
-        host.metrics.append_s.observe(time.monotonic() - started_s)
-        host.metrics.batch.observe(len(turn.entries))
-        host.metrics.records.inc(len(turn.entries))
+        self._fail(turn, Crashed)
+        raise error
+
+    def _land(self, turn: Turn, position: int, took_s: float) -> None:
+        self._host.metrics.appended(len(turn.entries), took_s)
         try:
             self._publish(turn, position)
         except Exception:  # it is durable: the same id gives the answer after the rebuild
             self._fail(turn, UnknownOutcome)
             raise
+        self._end_turn(turn)
+
+    def _end_turn(self, turn: Turn) -> None:
+        self._host.metrics.answered(turn.answer())
+        self._under_way = None
+        if self._mailbox:
+            self.bell.ring()
 
     def _publish(self, turn: Turn, position: int) -> None:
-        first = position - len(turn.entries) + 1
         self.feed.publish(turn.frames)
         fences = self.domain.fences
-        records = []
-        for offset, (id_, event) in enumerate(turn.records):
-            frame = turn.frames[offset]
-            if fences(event):
-                self.feed.fence(frame.version)
-            records.append(Committed(first + offset, self.stream, frame.version, id_, event, frame.body))
+        records = turn.committed(self.stream, position)
+        for record in records:
+            if fences(record.event):
+                self.feed.fence(record.version)
         self._host.committed(records, turn.bytes)
         self._host.arm(self.stream, self.due_ms)
 
     def _fail(self, turn: Turn, error: Callable[[], OndaError]) -> None:
         turn.fail(error)
-        self._host.metrics.answered(outcome_of(error()), len(turn.settle))
+        self._host.metrics.answered({outcome_of(error()): len(turn.settle)})

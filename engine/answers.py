@@ -11,8 +11,9 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import NamedTuple
 
-from engine.codec import encode
+from engine.codec import decode_meta, encode, stored_time
 from engine.domain.contract import Command
+from engine.domain.times import to_ms
 from engine.errors import IdempotencyMismatch, Rejected, Unavailable, UnknownOutcome
 
 REFUSALS_KEPT = 1024
@@ -60,19 +61,37 @@ def command_digest(command: Command) -> str:
     return blake2b(name + b"\n" + encode(command), digest_size=8).hexdigest()
 
 
+class Stored(NamedTuple):
+    """A command as the log has it: `meta` of its last record, which has this `version`, and `bodies` that end
+    with those of the command.
+    """
+
+    version: int
+    meta: bytes
+    bodies: list[bytes]
+
+
 class Memory:
-    """The commands that one actor remembers."""
+    """The commands that one actor remembers.
+
+    What a replay finds is only read (`add_stored`) when somebody asks for the first time: a start has other
+    things to do.
+    """
 
     def __init__(self, keep_ms: int) -> None:
         self._keep_ms = keep_ms
         self._known: dict[str, Known] = {}
         self._refused: dict[str, Known] = {}
         self._unsaved: dict[str, Known] = {}
+        self._stored: list[tuple[str, list[Stored]]] = []
 
     def __len__(self) -> int:
+        self._read_stored()
         return len(self._known)
 
     def find(self, key: str) -> Known | None:
+        if self._stored:
+            self._read_stored()
         return self._known.get(key) or self._refused.get(key)
 
     def add(self, key: str, known: Known) -> None:
@@ -84,6 +103,19 @@ class Memory:
         """Remember a command whose answer is on disk."""
         self._known[key] = known
 
+    def add_stored(self, epoch: str, commands: list[Stored]) -> None:
+        """Remember commands out of the log, in its order, whose answers have still to be saved."""
+        self._stored.append((epoch, commands))
+
+    def _read_stored(self) -> None:
+        stored, self._stored = self._stored, []
+        for epoch, commands in stored:
+            for version, meta_bytes, bodies in commands:
+                meta = decode_meta(meta_bytes)
+                answer = Answer(f"{epoch}-{version}", version, bodies[-meta.count :], bytes(meta.result))
+                known = Known(to_ms(stored_time(bodies[-1])), meta.digest, answer)
+                self.add(command_key(meta.by, meta.id), known)
+
     def add_refused(self, key: str, known: Known) -> None:
         self._refused[key] = known
         if len(self._refused) > REFUSALS_KEPT:
@@ -91,6 +123,7 @@ class Memory:
 
     def unsaved(self) -> dict[str, Known]:
         """Return the commands whose answers only memory (and the log) holds."""
+        self._read_stored()
         return dict(self._unsaved)
 
     def mark_saved(self, key: str) -> None:
@@ -101,6 +134,7 @@ class Memory:
 
     def sweep(self, now_ms: int) -> None:
         """Drop what is older than the keeping time. Keys stand in the order of their time, near enough."""
+        self._read_stored()
         horizon = now_ms - self._keep_ms
         expired = []
         for key, known in self._known.items():

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -26,6 +27,11 @@ from engine.answers import Answer, Known
 from engine.errors import LogCorrupt, LogFailed, ReadOnly
 
 FORMAT = 1
+
+ANSWERS_PER_STATEMENT = 500
+"""Rows of eight values; SQLite takes 32,766 values."""
+PAGE_BYTES = 16_384
+"""Of a new file: an answer of two or three kilobytes fits in, without a page of its own for its rest."""
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -138,7 +144,7 @@ class Checkpoint:
             "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?)",
             ((s.stream, s.version, s.state, zlib.crc32(s.state), s.deadline_ms) for s in moment.states),
         )
-        db.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _answer_rows(moment))
+        _insert_answers(db, moment.answers)
         db.execute("DELETE FROM answers WHERE at_ms < ?", (moment.horizon_ms,))
         db.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?)", moment.positions.items())
         for reaction, position in moment.positions.items():
@@ -271,8 +277,24 @@ class Checkpoint:
             await self._run(self._db.close)
 
 
-def _answer_rows(moment: Moment) -> Iterable[tuple[Any, ...]]:
-    for stream, key, known in moment.answers:
+def _insert_answers(db: sqlite3.Connection, answers: Sequence[tuple[str, str, Known]]) -> None:
+    """Write answers in the order of their key, so that each page of the table is written once, and many with
+    one statement: Python's lock is let go and taken back once per statement, in competition with trio's
+    thread. (18,000 answers beside a busy thread: 25 us of processor time each and 9 us of that thread's;
+    one by one and unsorted 122 and 160 us.)
+    """
+    rows = _answer_rows(sorted(answers, key=_stream_and_key))
+    while some := list(islice(rows, ANSWERS_PER_STATEMENT)):
+        marks = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(some))
+        db.execute(f"INSERT OR REPLACE INTO answers VALUES {marks}", tuple(chain.from_iterable(some)))
+
+
+def _stream_and_key(answer: tuple[str, str, Known]) -> tuple[str, str]:
+    return answer[:2]
+
+
+def _answer_rows(answers: Iterable[tuple[str, str, Known]]) -> Iterator[tuple[Any, ...]]:
+    for stream, key, known in answers:
         answer = known.answer
         if answer is not None:
             events = b"[" + b",".join(answer.events) + b"]"
@@ -297,6 +319,7 @@ async def open_checkpoint(file: str) -> Checkpoint:
 def _open(file: str) -> sqlite3.Connection:
     try:
         db = sqlite3.connect(file, check_same_thread=False, isolation_level=None, timeout=10.0)
+        db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # changes nothing in a file that is there already
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         format_ = db.execute("PRAGMA user_version").fetchone()[0]

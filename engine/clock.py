@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections.abc import Iterable
 from typing import Protocol
+
+_VERSION_7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7")
 
 
 class Clock(Protocol):
@@ -49,6 +53,15 @@ class SystemClock:
         self._at = at + 16
         entropy = self._entropy
         return f"{self._head}{self._sequence:03x}-8{entropy[at + 1 : at + 4]}-{entropy[at + 4 : at + 16]}"
+
+    def go_on_after(self, ids: Iterable[str]) -> None:
+        """Let new ids sort after these of an earlier process, even where the machine has woken up with an
+        older time.
+        """
+        found = [match for match in map(_VERSION_7.match, ids) if match is not None]
+        newest = max((int(match[1] + match[2], 16) for match in found), default=0)
+        if newest >= self._last_ms:
+            self._start_ms(newest + 1)
 
     def _start_ms(self, now: int) -> None:
         self._last_ms = now

@@ -71,7 +71,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Frames that one feed keeps for those who come back."""
     ring_bytes_max: int = 4 * 1024 * 1024
     feeds_bytes_max: int = 64 * 1024 * 1024
-    """Memory for the rings of feeds that nobody uses at the moment."""
+    """Memory for the rings of feeds that nobody follows at the moment."""
 
     # Log and checkpoint
     segment_bytes: int = 16 * 1024 * 1024
@@ -176,8 +176,22 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A kept-alive connection without a request is closed after this."""
     head_timeout_s: float = 10.0
     """The first line and headers of a request, once begun, must be complete after this."""
+    body_timeout_s: float = 15.0
+    """The body of a request must be there after this."""
     connections_max: int = 10_000
     connections_per_address_max: int = 10_000
+    trusted_proxies: str = ""
+    """Addresses or networks, with commas between them, whose `X-Forwarded-For` and `-Host` count."""
+    tls_cert: str = ""
+    """File with the certificate and its chain (PEM); with it the server speaks TLS, and all of it is
+    Hypercorn's.
+    """
+    tls_key: str = ""
+    """File with the certificate's private key; empty: it is in `tls_cert`."""
+    http2: bool = False
+    """Offer HTTP/2 to clients that come with TLS."""
+    edge: bool = True
+    """Answer the API without Hypercorn and Quart in between; they answer the same, only slower."""
     outcome_wait_s: float = 2.0
     """How long the answer to `submit-cart` waits for the shop's word before it is 202."""
 
@@ -203,6 +217,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             zoneinfo.ZoneInfo(self.timezone)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
             raise ConfigError(f"timezone: there is no {self.timezone!r}; it must be as Asia/Seoul") from None
+        if (self.tls_key or self.http2) and not self.tls_cert:
+            raise ConfigError("tls_key and http2 need tls_cert")
         if self.port > 65_535:
             raise ConfigError("port must be at most 65535")
         if self.idempotency_s < 86_400:

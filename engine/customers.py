@@ -11,6 +11,7 @@ made of the record's `event_id`, so it is once.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
@@ -39,11 +40,17 @@ from engine.records import stream_name
 from engine.topics import Delivery, Topics
 
 VISITS = stream_name("visits", TOPIC)
+GROUPS = ("notification", "recommendation", "analytics")
+"""What they send has the record's `event_id`, a dot and the group's name as its id, and so as its cause."""
+FULL_S = 2.0
+"""Pause before a group that takes no more members is asked again."""
 CHOICES = 3
 """Products in one recommendation."""
 BODY_CHARS = 2000
 
 T = TypeVar("T")
+
+logger = logging.getLogger("onda.customers")
 
 
 class Seen(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -120,16 +127,23 @@ class Customers:
             self._there.set()
         await self._there.wait()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._take_part, "notification", self.notify)
-            nursery.start_soon(self._take_part, "recommendation", self.recommend)
-            nursery.start_soon(self._take_part, "analytics", self.count)
+            for group, handler in zip(GROUPS, (self.notify, self.recommend, self.count), strict=True):
+                nursery.start_soon(self._take_part, group, handler)
 
     async def _take_part(self, group: str, handler: Callable[[CustomerEvent], Awaitable[None]]) -> None:
         async def handle(record: Delivery) -> None:
             if record.type == EVENT_TYPE:
                 await handler(msgspec.json.decode(record.data, type=CustomerEvent))
 
-        await self._host.consume(TOPIC, group, self._host.config.node_id).handle(handle)
+        member = self._host.consume(TOPIC, group, self._host.config.node_id)
+        while True:
+            try:
+                await member.handle(handle)
+            except Rejected as refusal:  # services may join the group too, and fill it
+                logger.warning("%s of %s waits: %s", group, TOPIC, refusal.detail)
+                await trio.sleep(FULL_S)
+            else:
+                return
 
     async def notify(self, event: CustomerEvent) -> None:
         """Tell the shop's board and the customer."""

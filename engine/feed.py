@@ -11,8 +11,9 @@ fence moves it up at once, so that what happened before is never served to those
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
@@ -47,6 +48,9 @@ class Feed:
     `head` is the version of the stream's last durable record, `UNKNOWN` until `prime` says where the stream
     stands.
 
+    `listeners` are called, without a task switch, when something was published or the feed closes; they may
+    only take note of it.
+
     Args:
         frames_max: frames kept.
         bytes_max: bytes of bodies kept; at least the last frame is kept whatever its size.
@@ -59,6 +63,7 @@ class Feed:
         self.bytes = 0
         self.used_s = time.monotonic()
         self.subscriptions: set[Subscription] = set()
+        self.listeners: list[Callable[[], None]] = []
         self._frames: list[Frame] = []
         self._skip = 0  # frames at the front of the list that have left the ring
         self._frames_max = frames_max
@@ -102,8 +107,8 @@ class Feed:
             del self._frames[: self._skip]
             self._skip = 0
 
-    def after(self, version: int, limit: int) -> list[Frame]:
-        """Return up to `limit` frames after `version`.
+    def after(self, version: int, limit: int, bytes_max: float = math.inf) -> list[Frame]:
+        """Return up to `limit` frames after `version`; of more than one the bodies have up to `bytes_max`.
 
         Raises:
             CursorUnusable: `version` is older than what is kept (`expired`) or newer than the head (`ahead`).
@@ -113,7 +118,22 @@ class Feed:
         if version > self.head:
             raise CursorUnusable("ahead")
         start = self._skip + version - self.low
-        return self._frames[start : start + limit]
+        frames = self._frames[start : start + limit]
+        if bytes_max < math.inf:
+            for index, frame in enumerate(frames):
+                bytes_max -= len(frame.body)
+                if bytes_max < 0 and index:
+                    del frames[index:]
+                    break
+        return frames
+
+    def reset_for(self, after: Cursor, epoch: str) -> str | None:
+        """Return why nobody can go on after a cursor here, in this `epoch` of the log; None: one can."""
+        if after.epoch != epoch:
+            return "epoch"
+        if after.version > self.head:
+            return "ahead"
+        return "expired" if after.version < self.low else None
 
     def clear(self) -> None:
         """Forget the frames (memory is short, nobody listens); a cursor at the head is still good."""
@@ -141,6 +161,8 @@ class Feed:
         if self._changed is not None:
             self._changed.set()
             self._changed = None
+        for call in self.listeners:
+            call()
 
     def __len__(self) -> int:
         return len(self._frames) - self._skip
@@ -194,8 +216,12 @@ class Subscription:
         """How many frames wait to be taken."""
         return self._feed.head - self.version
 
-    def take(self, limit: int = 256) -> list[Frame]:
-        """Return the next frames, at most `limit`, `[]` when there are none; never blocks.
+    @property
+    def feed(self) -> Feed:
+        return self._feed
+
+    def take(self, limit: int = 256, bytes_max: float = math.inf) -> list[Frame]:
+        """Return the next frames, bounded as by `Feed.after`, `[]` when there are none; never blocks.
 
         Raises:
             Lagging: the ring has moved past this subscriber.
@@ -209,7 +235,7 @@ class Subscription:
         if self.version < feed.low:
             self._metrics.lagging.inc()
             raise Lagging
-        frames = feed.after(self.version, limit)
+        frames = feed.after(self.version, limit, bytes_max)
         self.version = frames[-1].version
         self._metrics.deliveries.inc(len(frames))
         self._metrics.delivery_lag_s.observe(time.monotonic() - frames[0].published_s)

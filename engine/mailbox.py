@@ -6,25 +6,43 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from engine.answers import Answer, outcome_of
-from engine.domain.contract import Command, Event
+from engine.codec import Envelope, encode
+from engine.domain.contract import Command, Domain, Event
 from engine.feed import Frame
 from engine.records import Entry
-from engine.waiting import Reply
+from engine.waiting import Notice, Reply
+
+Replies = Reply[Answer] | Notice
+"""What takes the answer to a command: a task that waits, or a call."""
 
 
 class Ask:
     """A command. `id` is what makes it idempotent (None: nobody can repeat it); `cause` stands in its
-    envelopes.
+    envelopes; `reply` takes the answer.
     """
 
     __slots__ = ("by", "cause", "command", "id", "reply")
 
-    def __init__(self, command: Command, by: str, id_: str | None, cause: str | None) -> None:
+    def __init__(
+        self,
+        command: Command,
+        by: str,
+        id_: str | None,
+        cause: str | None,
+        reply: Replies | None = None,
+    ) -> None:
         self.command = command
         self.by = by
         self.id = id_
         self.cause = cause
-        self.reply: Reply[Answer] = Reply()
+        self.reply: Replies = reply or Reply()
+
+    @property
+    def unwatched(self) -> bool:
+        """It follows from a record, and nobody reads its answer: that it was done is all that is kept of it,
+        and as nothing else has its id, there is nothing to compare when it comes again.
+        """
+        return type(self.reply) is Notice
 
 
 class Look:
@@ -73,6 +91,17 @@ class StateLost(Exception):
         self.crash = crash
 
 
+class Source(NamedTuple):
+    """Where events come from: what their envelopes have in common. `version` is that before the first."""
+
+    stream: str
+    epoch: str
+    version: int
+    now: str
+    by: str
+    cause: str
+
+
 class Turn:
     """What one batch has led to so far."""
 
@@ -86,6 +115,38 @@ class Turn:
         self.records: list[tuple[str, Event]] = []
         self.settle: list[tuple[Ask, Answer | Exception]] = []
         self.looks: list[Look] = []
+
+    def take(
+        self, domain: Domain, state: Any, events: list[Event], source: Source, new_id: Callable[[], str]
+    ) -> list[bytes]:
+        """Change the state by events and encode each once, for disk and for readers; return the bytes."""
+        stream, epoch, version, now, by, cause = source
+        bodies = []
+        for event in events:
+            domain.evolve(state, event)
+            version += 1
+            patch: dict[str, dict[str, Any]] = {}
+            for collection, entity in domain.touched(event):
+                patch.setdefault(collection, {})[entity] = getattr(state, collection).get(entity)
+            id_ = new_id()
+            type_ = type(event).__name__
+            body = encode(
+                Envelope(id_, f"{epoch}-{version}", stream, version, type_, now, by, cause, event, patch)
+            )
+            bodies.append(body)
+            self.bytes += len(body)
+            self.frames.append(Frame(version, type_, body))
+            self.records.append((id_, event))
+        return bodies
+
+    def committed(self, stream: str, position: int) -> list[Committed]:
+        """Return its records as reactions see them, when the last one has become durable at `position`."""
+        return [
+            Committed(at, stream, frame.version, id_, event, frame.body)
+            for at, frame, (id_, event) in zip(
+                range(position - len(self.entries) + 1, position + 1), self.frames, self.records, strict=True
+            )
+        ]
 
     def answer(self) -> dict[str, int]:
         """Hand over all answers, then let the looks look; return how many answers had which outcome."""

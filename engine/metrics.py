@@ -6,9 +6,13 @@ for.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 _CALL_SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -40,35 +44,69 @@ names.
 """
 
 
+class Tally(Collector):
+    """A histogram for what is measured with every command, at a quarter of the cost of `Histogram`: no locks,
+    so only trio's thread may feed it, and sums are made when somebody asks.
+    """
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
+        self._name, self._text, self._bounds = name, text, bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def collect(self) -> Iterable[Metric]:
+        """Return what Prometheus reads: each bucket with what is in the smaller ones."""
+        buckets, count = [], 0
+        for bound, here in zip(self._bounds, self._counts, strict=False):
+            count += here
+            buckets.append((repr(float(bound)), count))
+        buckets.append(("+Inf", count + self._counts[-1]))
+        yield HistogramMetricFamily(self._name, self._text, buckets, self._sum)
+
+
+class Count(Collector):
+    """A counter for what is counted with every command; as `Tally`."""
+
+    def __init__(self, name: str, text: str, registry: CollectorRegistry) -> None:
+        self._name, self._text, self._value = name, text, 0
+        registry.register(self)
+
+    def inc(self, amount: int = 1) -> None:
+        """Count `amount` more."""
+        self._value += amount
+
+    def collect(self) -> Iterable[Metric]:
+        """Return what Prometheus reads."""
+        yield CounterMetricFamily(self._name, self._text, self._value)
+
+
 class Metrics:
     """The metrics of one node."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         commands = Counter("onda_commands", "Commands answered", ["outcome"], registry=registry)
         self._commands = {outcome: commands.labels(outcome) for outcome in OUTCOMES}
-        self.records = Counter("onda_records", "Records made durable", registry=registry)
-        self.batch = Histogram(
-            "onda_append_records", "Records in one append of an actor", buckets=_SIZES, registry=registry
+        self.records = Count("onda_records", "Records made durable", registry)
+        self.batch = Tally("onda_append_records", "Records in one append of an actor", _SIZES, registry)
+        self.append_s = Tally(
+            "onda_append_seconds", "From handing over an append to durable", _SECONDS, registry
         )
-        self.append_s = Histogram(
-            "onda_append_seconds",
-            "From handing over an append to durable",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.sync_s = Histogram(
-            "onda_sync_seconds", "One write and fdatasync of the log", buckets=_SECONDS, registry=registry
-        )
-        self.sync_batch = Histogram(
-            "onda_sync_records", "Records in one write of the log", buckets=_SIZES, registry=registry
-        )
-        self.deliveries = Counter("onda_deliveries", "Frames taken by subscribers", registry=registry)
-        self.delivery_lag_s = Histogram(
+        self.sync_s = Tally("onda_sync_seconds", "One write and fdatasync of the log", _SECONDS, registry)
+        self.sync_batch = Tally("onda_sync_records", "Records in one write of the log", _SIZES, registry)
+        self.deliveries = Count("onda_deliveries", "Frames taken by subscribers", registry)
+        self.delivery_lag_s = Tally(
             "onda_delivery_lag_seconds",
             "From durable to taken by a subscriber (oldest frame of each take)",
-            buckets=_SECONDS,
-            registry=registry,
+            _SECONDS,
+            registry,
         )
         self.resumes = Counter(
             "onda_resumes", "Subscriptions and syncs by how they started", ["kind"], registry=registry
@@ -144,9 +182,16 @@ class Metrics:
             "onda_topic_redelivered", "Of these, given out again after a failure", registry=registry
         )
 
-    def answered(self, outcome: str, count: int) -> None:
-        """Count answers to commands by one of `OUTCOMES`."""
-        self._commands[outcome].inc(count)
+    def answered(self, counts: Mapping[str, int]) -> None:
+        """Count answers to commands by `OUTCOMES`."""
+        for outcome, count in counts.items():
+            self._commands[outcome].inc(count)
+
+    def appended(self, records: int, seconds: float) -> None:
+        """Count one append of an actor."""
+        self.append_s.observe(seconds)
+        self.batch.observe(records)
+        self.records.inc(records)
 
     def render(self, statistics: dict[str, Any]) -> bytes:
         """Return the text that Prometheus reads, with the gauges as in `statistics`."""

@@ -31,8 +31,9 @@ from engine.domain.contract import Command
 from engine.errors import Malformed, Rejected, Stopping, Unavailable
 from engine.feed import Feed, Snapshot, Subscription
 from engine.log import Log
-from engine.mailbox import Ask, Committed
+from engine.mailbox import Ask, Committed, Replies
 from engine.metrics import Metrics
+from engine.onward import watch_over
 from engine.publishing import Message, Placed
 from engine.reactions import Consumer, Reaction, Runner, place_of
 from engine.records import Cursor, split_stream
@@ -44,6 +45,7 @@ from engine.task_index import TaskIndex
 from engine.timers import Timers
 from engine.topics import Topics
 from engine.upkeep import Upkeep
+from engine.waiting import Reply
 
 if TYPE_CHECKING:  # SQLAlchemy takes its time to load
     from engine.history.keeper import Keeper
@@ -116,15 +118,21 @@ class Node:
         self, stream: str, command: Command, *, by: str, id: str | None, cause: str | None
     ) -> Answer:
         """As `ask`, for what follows from a record (`cause` is its id); goes on while the node drains."""
+        reply: Reply[Answer] = Reply()
+        self.post(stream, command, by, id, cause, reply)
+        return await reply.wait()
+
+    def post(
+        self, stream: str, command: Command, by: str, id: str | None, cause: str | None, reply: Replies
+    ) -> None:
+        """As `ask_inside`, without waiting: `reply` takes the answer. Raises what is known at once."""
         actor = self.actors.get(stream)
         if actor is None:
             self._check_parent(*split_stream(stream))
             actor = self._actor(stream)
         if type(command) not in codec.command_types(actor.kind):
             raise Malformed(f"{type(command).__name__} is not a command of a {actor.kind}")
-        ask = Ask(command, by, id, cause)
-        actor.ask(ask)
-        return await ask.reply.wait()
+        actor.ask(Ask(command, by, id, cause, reply))
 
     def _check_parent(self, kind: str, ids: tuple[str, ...]) -> None:
         """A table exists once its store does."""
@@ -170,19 +178,12 @@ class Node:
     def _subscribe(self, actor: Actor, after: Cursor | None) -> Subscription:
         if self.draining:
             raise Stopping
-        feed, reset = actor.feed, None
-        if after is not None:
-            if after.epoch != self.epoch:
-                reset = "epoch"
-            elif after.version > feed.head:
-                reset = "ahead"
-            elif after.version < feed.low:
-                reset = "expired"
+        reset = None if after is None else actor.feed.reset_for(after, self.epoch)
         self.metrics.resumes.labels(reset or ("delta" if after else "snapshot")).inc()
         if after is not None and reset is None:
-            return Subscription(feed, self.epoch, after.version, None, None, self.metrics)
+            return Subscription(actor.feed, self.epoch, after.version, None, None, self.metrics)
         snapshot = self._snapshot(actor)
-        return Subscription(feed, self.epoch, snapshot.version, snapshot, reset, self.metrics)
+        return Subscription(actor.feed, self.epoch, snapshot.version, snapshot, reset, self.metrics)
 
     async def exists(self, stream: str) -> bool:
         """Return whether a stream can be read: stores that were made, their tables, and every user."""
@@ -301,10 +302,9 @@ class Node:
 
     def committed(self, records: Sequence[Committed], size: int) -> None:
         """Take note of durable records of one stream, `size` bytes of envelopes."""
-        first, last = records[0], records[-1]
-        if first.version == 1 and first.stream.startswith("store:"):
-            self._stores.add(first.stream)
-        self.upkeep.grown(last.position, size)
+        if records[0].version == 1 and records[0].stream.startswith("store:"):
+            self._stores.add(records[0].stream)
+        self.upkeep.grown(records[-1].position, size)
         self.tail.add(records)
 
     def arm(self, stream: str, due_ms: int | None) -> None:
@@ -332,8 +332,7 @@ class Node:
         """Replay what is on disk, then start every task."""
         started_s = trio.current_time()
         evolved = await replay(self)
-        for stream in await self.checkpoint.stores():
-            self._stores.add(stream)
+        self._stores.update(await self.checkpoint.stores())
         for stream, due_ms in await self.checkpoint.deadlines():
             self.arm(stream, due_ms)
         for actor in self.actors.values():
@@ -362,6 +361,7 @@ class Node:
             async with trio.open_nursery() as nursery:
                 for runner in self.runners:
                     nursery.start_soon(runner.run)
+                nursery.start_soon(watch_over, self.log, self.tail)
                 nursery.start_soon(self.timers.run)
                 nursery.start_soon(self.sweep.run)
                 nursery.start_soon(self.upkeep.run)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.clock import Clock, SystemClock
+from engine.codec import decode_envelope
 from engine.config import Config
 from engine.customers import Customers
 from engine.errors import LogCorrupt, LogFailed, UnknownOutcome
@@ -37,6 +39,9 @@ MEMORY = ":memory:"
 LOG = "log"
 CHECKPOINT = "checkpoint.db"
 """Names in the data folder."""
+
+NEWEST = 64
+"""Records at the end of a log among which its newest id is: ids are made before records get their places."""
 
 
 def tune_collector() -> None:
@@ -78,7 +83,7 @@ async def open_node(
     try:
         async with AsyncExitStack() as stack:
             checkpoint, log = await _open_disk(config, stack, metrics)
-            clock = clock or SystemClock()
+            clock = clock or await _own_clock(log)
             relays = await _open_relays(config, stack, metrics, clock)
             if gateways is None:
                 gateways = await stack.enter_async_context(open_gateways(config))
@@ -104,6 +109,19 @@ async def open_node(
     except BaseExceptionGroup as group:
         error = _single(group)
         raise error from error.__cause__
+
+
+async def _own_clock(log: Log) -> Clock:
+    """Return the machine's clock, whose ids sort after those at the end of the log: clients know by ids what
+    they have seen.
+    """
+    clock = SystemClock()
+    after = max(log.first - 1, log.head - NEWEST)
+    while entries := await log.read(after):
+        after = entries[-1][0]
+        with suppress(msgspec.DecodeError):  # the replay says so, and where
+            clock.go_on_after([decode_envelope(entry.body).id for _, entry in entries])
+    return clock
 
 
 async def _open_disk(config: Config, stack: AsyncExitStack, metrics: Metrics) -> tuple[Checkpoint, Log]:

@@ -16,6 +16,7 @@ from engine.config import Config
 from engine.domain.contract import Command
 from engine.domain.fields import Id, Time
 from engine.domain.nesting import DEPTH_MAX, is_too_deep
+from engine.domain.times import read_time
 from engine.domain.topic import PARTITIONS, RECORDS_MAX, Key, MakeTopic, Publish, Record, partition_of
 from engine.errors import Malformed
 from engine.metrics import Metrics
@@ -107,6 +108,7 @@ class Publisher:
 
         Raises:
             Malformed: no name of a topic, more than 500 records, or one that is too large or not JSON.
+            Rejected: `time_invalid`.
             OndaError: as `Node.ask`.
         """
         started_s = time.monotonic()
@@ -162,6 +164,7 @@ class Publisher:
             raise Malformed(f"`data` may have {DATA_BYTES_MAX} bytes, this has {len(data)}")
         if is_too_deep(message.data):
             raise Malformed(f"`data` may be nested {DEPTH_MAX} deep")
+        read_time(message.time)  # its pattern lets a 30 February through
         name = message.event_id or self._host.clock.new_id()
         return Record(name, msgspec.Raw(data), message.key, message.type, message.time)
 

@@ -24,6 +24,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import trio
@@ -43,7 +44,7 @@ from engine.errors import (
 from engine.log import Log
 from engine.mailbox import Committed
 from engine.metrics import Metrics
-from engine.onward import read_onward
+from engine.onward import SWEEP_S, read_watched
 from engine.parking import Parking, backoff_s, keep_trying
 from engine.tail import Tail
 
@@ -71,7 +72,8 @@ class Reaction(NamedTuple):
     `handle` must be idempotent: it may see a record again. `types` are class names of events; of these,
     `wants` says cheaply which records are worth handling. `lane` names what must be handled in order; it is
     made from the record alone, as it is asked again after a start. `retries`: tries after the first one;
-    `None`: as `Config.reaction_retries` says.
+    `None`: as `Config.reaction_retries` says. `start`: does what `handle` does without a task of its own and
+    calls back, once, with the error or None; of several tries it is the first.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Reaction(NamedTuple):
     wants: Callable[[Committed], bool] = lambda _: True
     lane: Callable[[Committed], str] = stream_of
     retries: int | None = None
+    start: Callable[[Committed, Callable[[Exception | None], None]], None] | None = None
 
 
 class Consumer(Protocol):
@@ -131,7 +134,7 @@ class Runner:
     def __init__(self, reaction: Reaction, host: Host, position: int) -> None:
         self.reaction = reaction
         self._host = host
-        self._read = position  # everything up to here was taken from the log
+        self._watch = host.tail.watch(reaction.types, position)
         self._open: deque[int] = deque()  # positions taken and perhaps not done, in order
         self._done: set[int] = set()
         self._lanes: dict[str, deque[Committed]] = {}
@@ -141,6 +144,8 @@ class Runner:
         self._attempts: dict[int, int] = {}
         self._alone = trio.Lock()
         self._parking = Parking(reaction.name, host, reaction.lane)
+        self._count_done = host.metrics.reactions.labels(reaction.name, "done").inc
+        self._nursery: trio.Nursery | None = None
 
     @property
     def name(self) -> str:
@@ -150,7 +155,7 @@ class Runner:
     @property
     def position(self) -> int:
         """Everything up to here is done (or parked)."""
-        return self._open[0] - 1 if self._open else self._read
+        return self._open[0] - 1 if self._open else self._watch.position
 
     @property
     def parked(self) -> list[Parked]:
@@ -161,37 +166,43 @@ class Runner:
         """Read what earlier runs have left, and write down that this start may try records again."""
         host, name = self._host, self.reaction.name
         self._reruns, self._attempts = await host.checkpoint.tries(name)
-        if host.log.head > self._read:
+        position, head = self._watch.position, host.log.head
+        if head > position:
             with suppress(ReadOnly):  # a start that is not counted accuses no record
-                await host.checkpoint.add_rerun(name, self._read, host.log.head)
-            self._reruns.append((self._read, host.log.head))
+                await host.checkpoint.add_rerun(name, position, head)
+            self._reruns.append((position, head))
         await self._parking.load()
 
     async def run(self) -> None:
         """Follow the log for ever."""
-        types, wants = self.reaction.types, self.reaction.wants
         async with trio.open_nursery() as nursery:
-            while True:
-                for record in await self._next():
-                    self._read = record.position
-                    try:
-                        wanted = type(record.event).__name__ in types and wants(record)
-                    except Exception:
-                        logger.exception("reaction %s: is this wanted?", self.reaction.name)
-                        wanted = True  # the handler will fail, too, and the record is parked
-                    if wanted:
-                        self._take(record, nursery)
-                self._wake()
-                while len(self._open) - len(self._done) >= OPEN_MAX or len(self._open) >= SPAN_MAX:
-                    self._room = trio.Event()
-                    await self._room.wait()
+            self._nursery = nursery
+            try:
+                while True:
+                    for record in await self._next():
+                        if self._is_wanted(record):
+                            self._take(record, nursery)
+                    self._wake()
+                    while len(self._open) - len(self._done) >= OPEN_MAX or len(self._open) >= SPAN_MAX:
+                        self._room = trio.Event()
+                        await self._room.wait()
+            finally:
+                self._nursery = None  # nothing is begun any more
 
     async def _next(self) -> list[Committed]:
+        watch = self._watch
         try:
-            return await read_onward(self._host, self._read, OPEN_MAX)
+            return await read_watched(self._host.log, watch, OPEN_MAX)
         except CursorUnusable as error:
-            gone = f"records after {self._read} are gone, {self.reaction.name} needs them"
+            gone = f"records after {watch.position} are gone, {self.reaction.name} needs them"
             raise LogCorrupt("log", 0, gone) from error
+
+    def _is_wanted(self, record: Committed) -> bool:
+        try:
+            return self.reaction.wants(record)
+        except Exception:
+            logger.exception("reaction %s: is this wanted?", self.reaction.name)
+            return True  # the handler will fail, too, and the record is parked
 
     def _take(self, record: Committed, nursery: trio.Nursery) -> None:
         self._open.append(record.position)
@@ -199,15 +210,42 @@ class Runner:
         lane = self._lanes.get(name)
         if lane is None:
             self._lanes[name] = deque((record,))
-            nursery.start_soon(self._run_lane, name)
+            self._begin(name, record, nursery)
         else:
             lane.append(record)
 
-    async def _run_lane(self, name: str) -> None:
+    def _begin(self, name: str, record: Committed, nursery: trio.Nursery) -> None:
+        """Handle the first record of a lane; in a task if it takes one."""
+        start = self.reaction.start
+        if start is None or name in self._parking or self._starts(record) or self._attempts:
+            nursery.start_soon(self._run_lane, name)
+            return
+        try:
+            start(record, partial(self._began, name))
+        except Exception as error:  # noqa: BLE001 - the same as one that comes later
+            self._began(name, error)
+
+    def _began(self, name: str, error: Exception | None) -> None:
+        """The first record of a lane was handled, or could not be without a task."""
+        nursery = self._nursery
+        if error is None:
+            self._count_done()
+            lane = self._lanes[name]
+            self._finish(lane.popleft().position)
+            if not lane:
+                del self._lanes[name]
+            elif nursery is not None:
+                self._begin(name, lane[0], nursery)
+        elif nursery is not None:
+            nursery.start_soon(self._run_lane, name, error)
+
+    async def _run_lane(self, name: str, error: Exception | None = None) -> None:
+        """Handle the records of a lane until there are no more; `error`: what became of the first try."""
         lane = self._lanes[name]
         while lane:
             record = lane[0]
-            await self._handle(record, name)
+            await self._handle(record, name, error)
+            error = None
             lane.popleft()
             self._attempts.pop(record.position, None)
             self._finish(record.position)
@@ -228,12 +266,19 @@ class Runner:
     async def wait_beyond(self, position: int) -> None:
         """Wait until everything up to `position` is done (or parked)."""
         while self.position < position:
+            if self._host.tail.high < position:
+                await self._host.tail.wait_beyond(position - 1, SWEEP_S)
+                continue
             if self._moved is None:
                 self._moved = trio.Event()
             await self._moved.wait()
 
-    async def _handle(self, record: Committed, lane: str) -> None:
-        """Bring one record to its end: handled, or parked."""
+    def _starts(self, record: Committed) -> int:
+        """How many starts in a row have found this record."""
+        return sum(low < record.position <= high for low, high in self._reruns)
+
+    async def _handle(self, record: Committed, lane: str, error: Exception | None) -> None:
+        """Bring one record to its end: handled, or parked. `error`: a first try has failed already."""
         parking = self._parking
         if lane in parking:
             async with parking.lock:  # once a replay is through there is nothing more to wait for
@@ -242,17 +287,18 @@ class Runner:
                     return
         config, name = self._host.config, self.reaction.name
         retries = config.reaction_retries if self.reaction.retries is None else self.reaction.retries
-        starts = sum(low < record.position <= high for low, high in self._reruns)
+        starts = self._starts(record)
         suspect = starts >= SUSPECT_AFTER
         counted = self._attempts.get(record.position, 0)
         attempt = counted + 1 if suspect else max(counted, 1) + starts
         last = "the process ended during each attempt"
         while attempt <= 1 + retries:
-            error = await self._try(record, attempt if suspect else None)
+            error = await self._try(record, attempt if suspect else None, error)
             if error is None:
-                self._host.metrics.reactions.labels(name, "done").inc()
+                self._count_done()
                 return
             last = f"{type(error).__name__}: {error}"
+            error = None
             attempt += 1
             if attempt <= 1 + retries:
                 self._host.metrics.reactions.labels(name, "retried").inc()
@@ -260,17 +306,24 @@ class Runner:
                 await trio.sleep(backoff_s(attempt - 2, config))
         await parking.park(record, lane, attempt - 1, last)
 
-    async def _try(self, record: Committed, alone: int | None) -> Exception | None:
+    async def _try(self, record: Committed, alone: int | None, error: Exception | None) -> Exception | None:
         """Run the handler until it has a word on the record; wait out what is only unavailable, with others
-        having their turn meanwhile. `alone`: run it alone, and count it as this attempt.
+        having their turn meanwhile. `alone`: run it alone, and count it as this attempt. `error`: what it
+        said the first time.
         """
         waited = 0
         while True:
-            error = await (self._run_handler(record) if alone is None else self._run_alone(record, alone))
+            if error is not None:
+                self._note_failure(record, error)
+            elif alone is None:
+                error = await self._run_handler(record)
+            else:
+                error = await self._run_alone(record, alone)
             if not isinstance(error, _NOT_NOW):
                 return error
             await trio.sleep(backoff_s(waited, self._host.config))
             waited = min(waited + 1, 16)
+            error = None
 
     async def _run_alone(self, record: Committed, attempt: int) -> Exception | None:
         async with self._alone:
@@ -289,21 +342,24 @@ class Runner:
         """Run the handler once; return what it raised."""
         try:
             await self.reaction.handle(record)
-        except (LogFailed, LogCorrupt):
-            raise
-        except _NOT_NOW as error:
-            return error
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
-            level = logger.warning if isinstance(error, OndaError) else logger.exception
-            level(
-                "reaction %s failed at %s %d: %s",
-                self.reaction.name,
-                record.stream,
-                record.version,
-                error,
-            )
+            self._note_failure(record, error)
             return error
         return None
+
+    def _note_failure(self, record: Committed, error: Exception) -> None:
+        """Say what a handler raised.
+
+        Raises:
+            LogFailed, LogCorrupt: this is no failure of the handler, the process has to end.
+        """
+        if isinstance(error, LogFailed | LogCorrupt):
+            raise error
+        if not isinstance(error, _NOT_NOW):
+            where = (self.reaction.name, record.stream, record.version, error)
+            trace = None if isinstance(error, OndaError) else error
+            level = logging.WARNING if trace is None else logging.ERROR
+            logger.log(level, "reaction %s failed at %s %d: %s", *where, exc_info=trace)
 
     def first_parked(self, parked: Parked) -> Parked:
         """Return the record that holds this one: the first of its lane, which may be itself."""

@@ -2,37 +2,43 @@
 
 A start reads the log from a bounded stretch behind the checkpoint: records up to the checkpoint only refill
 the rings, so that recent cursors still resume by events; later ones are also evolved into the saved states.
+However long the tail is, rings get back only the newest of it: what feeds that nobody follows may keep.
 Afterwards every stream with records behind the checkpoint is in memory, and every other one is complete in
 the checkpoint.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import gc
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
 import trio
 
 from engine.actor import Actor
-from engine.answers import Answer, Known, command_key
+from engine.answers import Stored
 from engine.checkpoint import Checkpoint, SavedState
 from engine.clock import Clock
-from engine.codec import StoredEnvelope, decode_envelope, decode_event, decode_meta, decode_state, domain_of
+from engine.codec import decode_state, decode_stored, domain_of
+from engine.config import Config
 from engine.domain.contract import Event
-from engine.domain.times import to_ms
 from engine.errors import CursorUnusable, LogCorrupt
 from engine.feed import Feed, Frame
 from engine.log import Log
 from engine.records import Entry
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 8 << 20
+"""Read at once: the more records of one stream come together, the less each of them costs."""
 EVENTS_PER_COMMAND_MAX = 1024
 
 
 class Host(Protocol):
     """What a replay needs of its node."""
 
+    config: Config
     clock: Clock
     epoch: str
     log: Log
@@ -58,20 +64,49 @@ async def replay(host: Host) -> int:
             "checkpoint.db", 0, f"it ends at position {floor}, but the log starts at {host.log.first}"
         )
     evolved = 0
-    reader = Reader(host)
-    while chunk := await host.log.read(after, CHUNK_BYTES):
-        after = chunk[-1][0]
-        await _open_actors(host, {entry.stream for position, entry in chunk if position > floor})
-        for position, entry in chunk:
-            if position <= floor:
-                reader.refill(entry)
-            else:
-                reader.evolve(host.actors[entry.stream], entry)
-                evolved += 1
+    reader = Reader(host, host.config.feeds_bytes_max)
+    with _collector_resting():
+        while chunk := await host.log.read(after, CHUNK_BYTES):
+            saved = max(0, floor - after)
+            for stream, entries in _by_stream(chunk[:saved]).items():
+                reader.refill(stream, entries)
+            changed = _by_stream(chunk[saved:])
+            await _open_actors(host, changed)
+            for stream, entries in changed.items():
+                reader.evolve(host.actors[stream], entries)
+            evolved += len(chunk[saved:])
+            after, last = chunk[-1]
+            reader.end_chunk(last.stream)
+    reader.publish()
     for actor in host.actors.values():
+        actor.feed.prime(actor.version)
         _check(actor)
         actor.loaded = True
     return evolved
+
+
+@contextmanager
+def _collector_resting() -> Iterator[None]:
+    """Keep Python from looking for garbage cycles: a replay makes none, and what it makes stays."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():  # to the oldest generation, without looking at each object
+            gc.freeze()
+            gc.unfreeze()
+        gc.enable()
+
+
+def _by_stream(chunk: Sequence[tuple[int, Entry]]) -> dict[str, list[Entry]]:
+    """Sort entries by their stream: the order counts within each stream only."""
+    found: defaultdict[str, list[Entry]] = defaultdict(list)
+    for _, entry in chunk:
+        found[entry[0]].append(entry)
+    return found
 
 
 async def rebuild(host: Host, actor: Actor) -> None:
@@ -95,69 +130,138 @@ async def rebuild(host: Host, actor: Actor) -> None:
 
 
 async def _catch_up(host: Host, actor: Actor, after: int) -> None:
-    reader = Reader(host)
+    reader = Reader(host, host.config.ring_bytes_max)
     head = host.log.head  # this stream gets no records meanwhile
     while after < head and (chunk := await host.log.read(after, CHUNK_BYTES)):
-        after = chunk[-1][0]
-        for _, entry in chunk:
-            if entry.stream == actor.stream:
-                reader.evolve(actor, entry)
+        after, last = chunk[-1]
+        entries = [entry for _, entry in chunk if entry.stream == actor.stream]
+        if entries:
+            reader.evolve(actor, entries)
+        reader.end_chunk(last.stream)
+    reader.publish()
 
 
 class Reader:
-    """Takes entries of the log, in order, back into rings, states and memories of commands."""
+    """Takes entries of the log back into states and memories of commands, and at the end, by `publish`, the
+    newest of them into the rings.
 
-    def __init__(self, host: Host) -> None:
+    Entries come in the order of the log, chunk by chunk, sorted by stream within a chunk.
+
+    Args:
+        host: the node.
+        rings_bytes_max: how many bytes of bodies all rings together get back.
+    """
+
+    def __init__(self, host: Host, rings_bytes_max: int) -> None:
         self._host = host
-        self._bodies: dict[str, deque[bytes]] = {}  # by stream: the last envelopes, for answers
+        self._rings_bytes_max = rings_bytes_max
+        self._bytes = 0
+        self._rings: deque[_Stretch] = deque()
+        self._last: dict[str, int] = {}  # by stream: version of the entry that came last
+        self._begun: dict[str, list[bytes]] = {}  # by stream: bodies behind the last command with an id
 
-    def refill(self, entry: Entry) -> None:
-        """Put a record that the checkpoint holds back into its ring."""
-        feed = self._host.feeds.get(entry.stream)
-        if feed is None:
-            feed = self._host.new_feed(entry.stream)
-        kind, envelope, event = _decode(entry)
-        self._publish(feed, entry, envelope.type, domain_of(kind).fences(event))
+    def refill(self, stream: str, entries: Sequence[Entry]) -> None:
+        """Take records that the checkpoint holds: they only go back into the ring."""
+        kind = stream.partition(":")[0]
+        fences = domain_of(kind).fences
+        ring = self._follow(stream, entries)
+        for entry in entries:
+            event = _decode(kind, entry)
+            ring.types.append(type(event).__name__)
+            if fences(event):
+                ring.fence = entry.version
 
-    def evolve(self, actor: Actor, entry: Entry) -> None:
-        """Put a record into its ring, and take it into the state unless the saved state has it already."""
-        kind, envelope, event = _decode(entry)
-        if entry.version > actor.version:
-            if entry.version != actor.version + 1:
-                raise _hole(entry, actor.version)
-            actor.apply(event)
-            self._remember(actor, entry, envelope)
-        self._publish(actor.feed, entry, envelope.type, domain_of(kind).fences(event))
+    def evolve(self, actor: Actor, entries: Sequence[Entry]) -> None:
+        """Take records into the state, unless the saved state has them already, and then into the ring."""
+        ring = self._follow(actor.stream, entries)
+        kind, state, evolve, fences = actor.kind, actor.state, actor.domain.evolve, actor.domain.fences
+        saved = version = actor.version
+        commands: list[Stored] = []
+        begun = self._begun.pop(actor.stream, [])
+        for entry in entries:
+            event = _decode(kind, entry)
+            ring.types.append(type(event).__name__)
+            if fences(event):
+                ring.fence = entry[1]
+            if entry[1] > saved:
+                version += 1
+                if entry[1] != version:
+                    raise _hole(entry, version - 1)
+                evolve(state, event)
+                begun.append(entry[3])
+                if entry[2]:
+                    commands.append(Stored(version, entry[2], begun[-EVENTS_PER_COMMAND_MAX:]))
+                    begun = []
+        actor.version = version
+        self._begun[actor.stream] = begun[-EVENTS_PER_COMMAND_MAX:]
+        if commands:
+            actor.memory.add_stored(self._host.epoch, commands)
 
-    def _publish(self, feed: Feed, entry: Entry, type_: str, fences: bool) -> None:
-        feed.prime(entry.version - 1)
-        if entry.version > feed.head:
-            if entry.version != feed.head + 1:
-                raise _hole(entry, feed.head)
-            feed.publish((Frame(entry.version, type_, entry.body),))
-            if fences:
-                feed.fence(entry.version)
+    def end_chunk(self, stream: str) -> None:
+        """Take note of the `stream` of a chunk's last entry: the records of one command stand next to each
+        other in the log, so those of no other stream can go on in the next chunk.
+        """
+        self._begun = {stream: self._begun[stream]} if stream in self._begun else {}
 
-    def _remember(self, actor: Actor, entry: Entry, envelope: StoredEnvelope) -> None:
-        """Keep the answer to the command that ends with this record, if it came with an id."""
-        bodies = self._bodies.setdefault(entry.stream, deque(maxlen=EVENTS_PER_COMMAND_MAX))
-        bodies.append(entry.body)
-        if entry.meta:
-            meta = decode_meta(entry.meta)
-            cursor = f"{self._host.epoch}-{entry.version}"
-            answer = Answer(cursor, entry.version, list(bodies)[-meta.count :], bytes(meta.result))
-            known = Known(to_ms(envelope.time), meta.digest, answer)
-            actor.memory.add(command_key(meta.by, meta.id), known)
-            bodies.clear()
+    def _follow(self, stream: str, entries: Sequence[Entry]) -> _Stretch:
+        """Check that versions go on without a hole. Keep the bodies for the ring, and let go of the oldest
+        ones beyond the bound.
+        """
+        last = self._last.get(stream)
+        if last is None:
+            last = entries[0].version - 1
+        ring = _Stretch(stream, last + 1)
+        for entry in entries:
+            last += 1
+            if entry[1] != last:
+                raise _hole(entry, last - 1)
+        self._last[stream] = last
+        ring.bodies = [entry[3] for entry in entries]
+        ring.bytes = sum(map(len, ring.bodies))
+        self._bytes += ring.bytes
+        self._rings.append(ring)
+        while self._bytes > self._rings_bytes_max and len(self._rings) > 1:
+            self._bytes -= self._rings.popleft().bytes
+        return ring
+
+    def publish(self) -> None:
+        """Put what was kept into the rings, unless it is there already."""
+        host = self._host
+        while self._rings:
+            ring = self._rings.popleft()
+            feed = host.feeds.get(ring.stream)
+            if feed is None:
+                feed = host.new_feed(ring.stream)
+            feed.prime(ring.first - 1)
+            if ring.first > feed.head + 1:
+                raise LogCorrupt("log", 0, f"{ring.stream}: version {ring.first} follows {feed.head}")
+            known = feed.head + 1 - ring.first
+            fresh = zip(ring.types[known:], ring.bodies[known:], strict=True)
+            feed.publish([Frame(at, type_, body) for at, (type_, body) in enumerate(fresh, feed.head + 1)])
+            if ring.fence > feed.low:
+                feed.fence(ring.fence)
 
 
-def _decode(entry: Entry) -> tuple[str, StoredEnvelope, Event]:
-    kind = entry.stream.partition(":")[0]
-    domain_of(kind)  # says what is missing
+class _Stretch:
+    """What one chunk of the log has for the ring of one stream: records from version `first` on; `fence` is
+    the last one of them that is a fence, 0 when there is none.
+    """
+
+    __slots__ = ("bodies", "bytes", "fence", "first", "stream", "types")
+
+    def __init__(self, stream: str, first: int) -> None:
+        self.stream = stream
+        self.first = first
+        self.types: list[str] = []
+        self.bodies: list[bytes] = []
+        self.bytes = 0
+        self.fence = 0
+
+
+def _decode(kind: str, entry: Entry) -> Event:
     try:
-        envelope = decode_envelope(entry.body)
-        return kind, envelope, decode_event(kind, envelope.type, envelope.data)
-    except (KeyError, msgspec.DecodeError) as error:
+        return decode_stored(kind, entry[3])
+    except msgspec.DecodeError as error:
         raise LogCorrupt(
             "log", 0, f"{entry.stream} version {entry.version} cannot be read: {error}"
         ) from error
@@ -173,8 +277,10 @@ def _check(actor: Actor) -> None:
         raise LogCorrupt("log", 0, f"{actor.stream} {ends}")
 
 
-async def _open_actors(host: Host, streams: set[str]) -> None:
+async def _open_actors(host: Host, streams: Iterable[str]) -> None:
     missing = sorted(stream for stream in streams if stream not in host.actors)
+    if not missing:
+        return
     saved = await host.checkpoint.load_states(missing)
     for stream in missing:
         actor = host.new_actor(stream)

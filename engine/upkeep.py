@@ -25,7 +25,12 @@ from engine.metrics import Metrics
 from engine.reactions import Consumer
 
 LOOKS_PER_SLICE = 32
+DROPS_PER_SLICE = 1024
 REFILL_MARKS = 8
+LOG_PER_STATES = 2
+"""Log in multiples of the states that the last checkpoint wrote, before one is taken early: what is written
+for the log's sake is no more than half of the log, however large the states are.
+"""
 
 logger = logging.getLogger("onda.upkeep")
 
@@ -56,6 +61,7 @@ class Upkeep:
         self._host = host
         self._changed: set[str] = set()
         self._bytes = 0  # of log since the last checkpoint
+        self._saved_bytes = 0  # of states, in the last checkpoint
         self._total_bytes = 0
         self._marks: deque[tuple[int, int]] = deque([(host.checkpoint.refill, 0)])
         self._due = trio.Event()
@@ -72,7 +78,7 @@ class Upkeep:
                 and self._total_bytes - self._marks[1][1] > self._host.config.refill_bytes
             ):
                 self._marks.popleft()
-        if self._bytes > self._host.config.checkpoint_bytes:
+        if self._bytes > max(self._host.config.checkpoint_bytes, LOG_PER_STATES * self._saved_bytes):
             self._due.set()
 
     def changing(self, stream: str) -> None:
@@ -88,7 +94,7 @@ class Upkeep:
                 await self._due.wait()
             self._due = trio.Event()
             await self.take()
-            self._drop_idle()
+            await self._drop_idle()
 
     async def take(self) -> bool:
         """Take a checkpoint if anything changed; return whether disk and memory agree now."""
@@ -99,7 +105,9 @@ class Upkeep:
                 logger.error("no checkpoint: %s", error.detail)
                 return False
             if missed:
-                logger.error("the checkpoint is without %s: held down", ", ".join(sorted(missed)))
+                logger.error(
+                    "the checkpoint is without %s: held down, or not to be written", ", ".join(sorted(missed))
+                )
             return not missed
 
     async def _take(self) -> set[str]:
@@ -113,7 +121,7 @@ class Upkeep:
         self._bytes = 0
         try:
             states, answers, missed = await self._collect(changed)
-            if missed:  # held down: its records have to be read again, the others' states may be newer
+            if missed:  # its records have to be read again, the others' states may be newer
                 self._changed |= missed
                 position = host.checkpoint.position
             horizon_ms = host.clock.now_ms() - int(host.config.idempotency_s * 1000)
@@ -125,6 +133,7 @@ class Upkeep:
         except BaseException:
             self._changed |= changed
             raise
+        self._saved_bytes = sum(len(saved.state) for saved in states)
         for saved in states:
             actor = host.actors[saved.stream]
             actor.saved_version = saved.version
@@ -148,30 +157,57 @@ class Upkeep:
             except Unavailable:
                 missed.add(stream)
                 continue
+            except Exception:
+                logger.exception("%s: the rules made a state that cannot be written", stream)
+                missed.add(stream)
+                continue
             states.append(saved)
             answers.extend((stream, key, known) for key, known in unsaved.items())
             if count % LOOKS_PER_SLICE == 0:
                 await trio.lowlevel.checkpoint()
         return states, answers, missed
 
-    def _drop_idle(self) -> None:
-        """Forget actors that nobody used for a while and that are complete in the checkpoint, and rings
-        beyond their bound.
+    async def _drop_idle(self) -> None:
+        """Forget actors that nobody used for a while and that are complete in the checkpoint, and what rings
+        hold beyond their bound. Others have their turn in between, however many actors there are.
+        """
+        horizon_s = time.monotonic() - self._host.config.idle_s
+        async with self._lock:  # a checkpoint counts on its actors to stay
+            for count, actor in enumerate(list(self._host.actors.values()), 1):
+                if actor.used_s < horizon_s and actor.idle and not self._is_needed(actor):
+                    self._host.drop_actor(actor)
+                if count % DROPS_PER_SLICE == 0:
+                    await trio.lowlevel.checkpoint()
+            await self._empty_rings()
+
+    async def _empty_rings(self) -> None:
+        """Empty the rings of feeds that nobody follows, the longest unchanged ones first, until those that
+        are left keep to their bound. Who comes back with a cursor at the head has missed nothing even so.
         """
         host = self._host
-        horizon_s = time.monotonic() - host.config.idle_s
-        for actor in list(host.actors.values()):
-            if actor.used_s < horizon_s and actor.idle and not self._is_needed(actor):
-                host.drop_actor(actor)
-        unused = [feed for stream, feed in host.feeds.items() if stream not in host.actors]
-        for feed in unused:
-            if not len(feed):
-                del host.feeds[feed.stream]
-        surplus = sum(feed.bytes for feed in unused) - host.config.feeds_bytes_max
-        for feed in sorted(unused, key=lambda feed: feed.used_s):
-            if surplus > 0 and len(feed):
-                surplus -= feed.bytes
-                del host.feeds[feed.stream]
+        surplus = -host.config.feeds_bytes_max
+        unused: list[tuple[float, str]] = []
+        for count, (stream, feed) in enumerate(list(host.feeds.items()), 1):
+            if not feed.subscriptions and host.feeds.get(stream) is feed:
+                if len(feed):
+                    surplus += feed.bytes
+                    unused.append((feed.used_s, stream))
+                elif stream not in host.actors:
+                    del host.feeds[stream]
+            if count % DROPS_PER_SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        if surplus <= 0:
+            return
+        for count, (_, stream) in enumerate(sorted(unused), 1):
+            unfollowed = host.feeds.get(stream)
+            if surplus > 0 and unfollowed is not None and not unfollowed.subscriptions:
+                surplus -= unfollowed.bytes
+                if stream in host.actors:
+                    unfollowed.clear()
+                else:
+                    del host.feeds[stream]
+            if count % DROPS_PER_SLICE == 0:
+                await trio.lowlevel.checkpoint()
 
     def _is_needed(self, actor: Actor) -> bool:
         return (

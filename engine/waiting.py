@@ -6,6 +6,7 @@ second, so its mailbox and its answers use this instead.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import outcome
@@ -56,6 +57,27 @@ class Reply(Generic[T]):
     def _abandon(self, _raise_cancel: object) -> Abort:
         self._task = None
         return Abort.SUCCEEDED
+
+
+class Notice:
+    """A result that nobody waits for: `done` is called once, with the error or None. It must not raise, as it
+    runs in the task of whoever has the result.
+    """
+
+    __slots__ = ("_done",)
+
+    def __init__(self, done: Callable[[Exception | None], None]) -> None:
+        self._done: Callable[[Exception | None], None] | None = done
+
+    def set(self, _value: object) -> None:
+        """There is a result; a second call has no effect."""
+        self.fail(None)
+
+    def fail(self, error: Exception | None) -> None:
+        """There is an error; a second call has no effect."""
+        done, self._done = self._done, None
+        if done is not None:
+            done(error)
 
 
 class Bell:

@@ -49,6 +49,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="records that a group handles among kills (ONDA_GROUP_RECORDS; 10000 for the long run)",
     )
     chaos.addoption(
+        "--framing-examples",
+        type=int,
+        default=int(environ.get("ONDA_FRAMING_EXAMPLES", "1000")),
+        help="requests made up against the edge's framing (ONDA_FRAMING_EXAMPLES; 150000 for the long run)",
+    )
+    chaos.addoption(
+        "--flood",
+        type=int,
+        default=int(environ.get("ONDA_FLOOD", "600")),
+        help="connections of strangers that press upon a shop (ONDA_FLOOD; 10000 for the long run)",
+    )
+    chaos.addoption(
+        "--redis-away",
+        type=float,
+        default=float(environ.get("ONDA_REDIS_AWAY", "0")),
+        help="seconds for which Redis is gone under load, at least (ONDA_REDIS_AWAY; 30 for the long run)",
+    )
+    chaos.addoption(
         "--seed",
         type=int,
         default=int(environ["ONDA_SEED"]) if "ONDA_SEED" in environ else None,

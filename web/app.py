@@ -19,16 +19,11 @@ from werkzeug.exceptions import HTTPException
 from web import assets
 from web.conversation import Conversation
 from web.handlers import problem, problem_response, respond
-from web.messages import BODY_BYTES_MAX, Problem, Request, Response, Stream
+from web.http1 import SAFETY
+from web.messages import BODY_BYTES_MAX, DETAILS, Problem, Request, Response, Stream
 from web.site import Site
 
-BODY_S_MAX = 15
-"""How long a request's body may take to arrive."""
-
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
-SAFETY = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "x-frame-options": "DENY"}
-"""Headers of every answer; tokens stand in addresses, so no address may go to another site."""
-
 _OPEN = "onda.stream"
 _CODES = {404: "not_found", 405: "method_not_allowed", 408: "timeout", 413: "too_large", 414: "uri_too_long"}
 
@@ -61,12 +56,12 @@ def make_app(site: Site) -> QuartTrio:
     app = QuartTrio("onda", static_folder=None)
     app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES_MAX
-    app.config["BODY_TIMEOUT"] = BODY_S_MAX
+    app.config["BODY_TIMEOUT"] = site.config.body_timeout_s
 
     @app.route("/<path:path>", methods=METHODS, provide_automatic_options=False)
     async def api(path: str) -> QuartResponse:
         body = await quart_request.get_data(cache=False, as_text=False, parse_form_data=False)
-        return _give(await respond(site, _take(quart_request, body)))
+        return _give(await respond(site, _take(site, quart_request, body)))
 
     @app.websocket("/v1/ws")
     async def socket() -> QuartResponse | None:
@@ -76,7 +71,8 @@ def make_app(site: Site) -> QuartTrio:
     async def refused(error: HTTPException) -> QuartResponse:
         code = _CODES.get(error.code or 500, "internal" if (error.code or 500) >= 500 else "malformed")
         headers = [("allow", ", ".join(sorted(METHODS)))] if code == "method_not_allowed" else []
-        return _give(problem_response(code, error.description or code, headers))
+        detail = DETAILS.get(code) or error.description or code
+        return _give(problem_response(code, detail, headers))
 
     @app.after_request
     async def guard(response: QuartResponse) -> QuartResponse:
@@ -92,7 +88,7 @@ def make_app(site: Site) -> QuartTrio:
     return app
 
 
-def _take(given: Any, body: bytes = b"", *, is_websocket: bool = False) -> Request:
+def _take(site: Site, given: Any, body: bytes = b"", *, is_websocket: bool = False) -> Request:
     scope = given.scope
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
@@ -102,7 +98,7 @@ def _take(given: Any, body: bytes = b"", *, is_websocket: bool = False) -> Reque
     if not path.startswith("/"):
         path = "/" + path.partition("://")[2].partition("/")[2]
     query = scope["query_string"].decode("ascii", "replace")
-    peer = (scope.get("client") or ("",))[0]
+    peer, headers = site.proxies.look_through((scope.get("client") or ("",))[0], headers)
     return Request(scope.get("method", "GET"), path, query, headers, body, peer, is_websocket)
 
 
@@ -138,7 +134,7 @@ def _closing(app: ASGI) -> ASGI:
 async def _converse(site: Site) -> QuartResponse | None:
     """Let a WebSocket in, or refuse it with a plain answer."""
     try:
-        who = site.gate.identify(_take(quart_websocket, is_websocket=True))
+        who = site.gate.identify(_take(site, quart_websocket, is_websocket=True))
     except Problem as error:
         return _give(problem(error))
     await quart_websocket.accept()

@@ -17,7 +17,7 @@ import trio
 from engine import Config, load
 from engine.config import HIDDEN, URLS, hide_password, is_secret
 from engine.errors import ConfigError, LogCorrupt, LogFailed, LogLocked, LogTooNew, OndaError
-from web import cli_check, cli_history, cli_log, cli_token, cli_trace
+from web import cli_bench, cli_check, cli_history, cli_log, cli_token, cli_trace
 from web.logs import configure_logs
 from web.openapi import installed_version
 
@@ -176,6 +176,7 @@ def _fail(error: OndaError) -> None:
 cli_log.add_commands(cli)
 cli_history.add_commands(cli)
 cli_trace.add_commands(cli)
+cli.add_command(cli_bench.bench)
 
 if __name__ == "__main__":
     main()

@@ -2,8 +2,10 @@
 
 What is known exactly is when each record was decided (its envelope's time) and what followed from what (the
 `cause` in each envelope). A record that follows can only be decided once its cause is durable: so the first
-of them bounds that time. How far reactions are is what the last checkpoint says; what relays sent outside is
-among them. Who watched is not written down per event: a running server's metrics have averages (`--url`).
+of them bounds that time. Records of topics have an `event_id` of their own, which their publishers know: it
+names them too, and the groups that handle customers send what follows under ids made of it. How far reactions
+are is what the last checkpoint says; what relays sent outside is among them. Who watched is not written down
+per event: a running server's metrics have averages (`--url`).
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ import httpx
 import msgspec
 
 from engine import Config, load
+from engine.customers import GROUPS
+from engine.domain.customer import EVENT_TYPE, TOPIC
 from engine.domain.times import to_ms
+from engine.domain.topic import PARTITIONS_MAX
 from engine.errors import ConfigError, OndaError
 from engine.log.backup import LOG
 from engine.log.disk import OSDisk
@@ -50,8 +55,8 @@ class NoSuchEvent(OndaError):
     code = "not_found"
 
 
-class Record(msgspec.Struct):
-    """What is shown of one record."""
+class Record(msgspec.Struct, omit_defaults=True):
+    """What is shown of one record. `event_id`: what a record of a topic is called by its publisher."""
 
     position: int
     id: str
@@ -61,6 +66,7 @@ class Record(msgspec.Struct):
     time: str
     by: str
     cause: str
+    event_id: str = ""
 
 
 class Step(msgspec.Struct, omit_defaults=True):
@@ -122,19 +128,32 @@ def make_trace(
     """
     ordered = sorted(records, key=lambda record: record.position)
     by_id = {record.id: record for record in ordered}
-    event = by_id.get(event_id)
+    published = {record.event_id: record for record in ordered if record.type == "Published"}
+    seen = {record.event_id: record for record in ordered if record.type == EVENT_TYPE}
+
+    def cause_of(record: Record) -> Record | None:
+        name, _, group = record.cause.rpartition(".")
+        if group in GROUPS and name in published:
+            return published[name]
+        if record.type == "Published" and record.event_id in seen:
+            return seen[record.event_id]
+        return by_id.get(record.cause)
+
+    event = by_id.get(event_id) or published.get(event_id) or published.get(event_id.lower())
     if event is None:
         raise NoSuchEvent(f"neither the log nor the history has an event {event_id}")
     causes: list[Record] = []
-    above = by_id.get(event.cause)
+    above = cause_of(event)
     while above is not None and above not in causes:
         causes.append(above)
-        above = by_id.get(above.cause)
+        above = cause_of(above)
     family, follows = {event.id}, list[Record]()
     for record in ordered:
-        if record.cause in family and record.id not in family and len(follows) < FOLLOWING_MAX:
+        before = cause_of(record)
+        if before is not None and before.id in family and record.id not in family:
             family.add(record.id)
             follows.append(record)
+    follows = follows[:FOLLOWING_MAX]
     return Trace(event, causes, list(_steps(event, follows, positions, parked)), follows)
 
 
@@ -145,7 +164,7 @@ def _steps(
         return to_ms(time) - to_ms(event.time)
 
     yield Step("received", at=event.time, ms=0, note=f"by {event.by}")
-    first = next((record.time for record in follows if record.cause == event.id), None)
+    first = follows[0].time if follows else None
     first_ms = after(first) if first is not None else None
     yield Step("durable", by=first, ms=first_ms, note=f"at position {event.position} of the log")
     told = f"to the feed of {event.stream}, with the answer to its sender"
@@ -177,7 +196,10 @@ def _log(folder: str) -> Iterator[Record]:
 
 
 def _record(position: int, body: bytes) -> Record:
-    return msgspec.convert(msgspec.json.decode(body) | {"position": position}, Record)
+    envelope = msgspec.json.decode(body)
+    name = envelope["data"].get("event_id")
+    named = {"event_id": name} if isinstance(name, str) else {}
+    return msgspec.convert(envelope | {"position": position} | named, Record)
 
 
 def _history(config: Config, event_id: str) -> list[Record]:
@@ -192,12 +214,34 @@ def _history(config: Config, event_id: str) -> list[Record]:
 
 
 def _family(database: Database, event_id: str) -> list[Record]:
-    from sqlalchemy import select
+    from sqlalchemy import and_, or_, select
 
     from engine.history import tables
 
     events = tables.events.c
+    places = [f"topic:{TOPIC}/{number}" for number in range(PARTITIONS_MAX)]
     found: dict[str, Record] = {}
+
+    def named(name: str, type_: str, where: Any) -> Any:
+        text = events.body.contains(f'"event_id":"{name}"', autoescape=True)
+        return and_(where, events.type == type_, text)
+
+    def above(record: Record) -> Any:
+        name, _, group = record.cause.rpartition(".")
+        if group in GROUPS:
+            return named(name, "Published", events.stream.in_(places))
+        if record.type == "Published" and record.by.startswith("store:"):
+            return named(record.event_id, EVENT_TYPE, events.stream == record.by)
+        return events.id == record.cause
+
+    def below(record: Record) -> Any:
+        if record.type == EVENT_TYPE:
+            return named(record.event_id, "Published", events.stream.in_(places))
+        causes = [record.id]
+        if record.type == "Published":
+            causes += [f"{record.event_id}.{group}" for group in GROUPS]
+        return events.cause.in_(causes)
+
     with database.connect() as connection:
 
         def look(condition: Any) -> list[Record]:
@@ -207,12 +251,17 @@ def _family(database: Database, event_id: str) -> list[Record]:
             found.update((row.id, row) for row in new)
             return new
 
-        above = event_id
-        while above and (rows := look(events.id == above)):
-            above = rows[0].cause
-        below = [event_id]
-        while below and len(found) < FOLLOWING_MAX:
-            below = [row.id for row in look(events.cause.in_(below))]
+        start = look(events.id == event_id)
+        if not start:
+            names = (event_id, event_id.lower())
+            topics = events.stream.like("topic:%")
+            start = look(or_(*(named(name, "Published", topics) for name in names)))
+        rows = start
+        while rows := [before for row in rows if row.cause for before in look(above(row))]:
+            pass
+        rows = start
+        while rows and len(found) < FOLLOWING_MAX:
+            rows = [after for row in rows for after in look(below(row))]
     return list(found.values())
 
 

@@ -54,12 +54,19 @@ class BoundedStream:
     async def send_all(self, data: bytes) -> None:
         """Send, piece by piece.
 
+        Who is gone is cut as well: Hypercorn may be reading no further until the answer is out, and would
+        wait for ever.
+
         Raises:
             BrokenResourceError: the client is gone, or took nothing for too long and was cut.
         """
         for start in range(0, len(data), SEND_BYTES):
-            with trio.move_on_after(self._send_timeout_s) as scope:
-                await self._stream.send_all(memoryview(data)[start : start + SEND_BYTES])
+            try:
+                with trio.move_on_after(self._send_timeout_s) as scope:
+                    await self._stream.send_all(memoryview(data)[start : start + SEND_BYTES])
+            except trio.BrokenResourceError:
+                self.abort()
+                raise
             if scope.cancelled_caught:
                 self.abort()
                 raise trio.BrokenResourceError("the client takes nothing")
@@ -114,10 +121,35 @@ class BoundedStream:
         """Close the socket hard and cancel every task of the connection."""
         if not self.aborted:
             self.aborted = True
-            with suppress(OSError):
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            make_abrupt(self.socket)
             self.socket.close()
             self.scope.cancel()
+
+
+class SecureStream(BoundedStream):
+    """A TLS connection as Hypercorn uses it: it has its handshake, and asks which protocol was agreed on."""
+
+    def __init__(self, stream: trio.SSLStream[trio.SocketStream], send_timeout_s: float) -> None:
+        super().__init__(stream.transport_stream, send_timeout_s)
+        self.transport_stream = stream.transport_stream
+        self._stream = stream  # type: ignore[assignment]
+        self._secure = stream
+
+    async def do_handshake(self) -> None:
+        await self._secure.do_handshake()
+
+    def selected_alpn_protocol(self) -> str | None:
+        protocol: str | None = self._secure.selected_alpn_protocol()
+        return protocol
+
+    async def aclose(self) -> None:
+        """Close, saying so to the client if it listens."""
+        self._closed = True
+        try:
+            with trio.move_on_after(LINGER_S), suppress(*_GONE, trio.BusyResourceError):
+                await self._stream.aclose()
+        finally:
+            self.socket.close()
 
 
 class Connection(TCPServer):
@@ -143,7 +175,7 @@ class Connection(TCPServer):
         """
         if isinstance(event, RawData):
             await super().protocol_send(event)
-            if event.data[:1] == _CLOSE_FRAME and isinstance(self._http, H11WSConnection):
+            if event.data[:1] == _CLOSE_FRAME and self._is_websocket:
                 await self.idle_task.restart(self._task_group, partial(self._abort_after, CLOSE_S))
             return
         if isinstance(event, Updated):
@@ -157,9 +189,15 @@ class Connection(TCPServer):
         assert isinstance(self.protocol.protocol, H11Protocol)
         return self.protocol.protocol.connection
 
+    @property
+    def _is_websocket(self) -> bool:
+        return isinstance(self.protocol.protocol, H11Protocol) and isinstance(self._http, H11WSConnection)
+
     async def _read_data(self) -> None:
         """Read until the client ends; a head that has begun must be complete in time."""
-        assert isinstance(self.protocol.protocol, H11Protocol)
+        if not isinstance(self.protocol.protocol, H11Protocol):  # HTTP/2, agreed on by TLS
+            await super()._read_data()
+            return
         self.protocol.protocol._check_protocol = _stay_with_http_1  # type: ignore[method-assign, assignment]
         with suppress(*_GONE):
             while data := await self.stream.receive_some(MAX_RECV):
@@ -195,11 +233,17 @@ class Connection(TCPServer):
         self.stream.abort()
 
 
+def make_abrupt(sock: socket.socket | trio.socket.SocketType) -> None:
+    """Have the socket's close throw away what is unsent and reset the connection."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 async def _stay_with_http_1(_request: h11.Request) -> None:
     """Ignore what asks for HTTP/2 (RFC 9110 §7.8): its streams would pass by our bounds per connection."""
 
 
-def tune(sock: trio.socket.SocketType, send_timeout_s: float, send_buffer_bytes: int) -> None:
+def tune(sock: socket.socket | trio.socket.SocketType, send_timeout_s: float, send_buffer_bytes: int) -> None:
     """Set a connection's options, as far as the system has them: notice dead clients, and send at once."""
     options = [
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),

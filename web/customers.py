@@ -22,7 +22,7 @@ from engine.domain.customer import (
     read_sighting,
     read_utc,
 )
-from engine.domain.fields import Ref
+from engine.domain.fields import Id
 from engine.errors import Rejected
 from web.messages import Headers, Problem, Request, Response, allow, json_response
 from web.site import Site
@@ -41,7 +41,7 @@ class SeenBody(Struct, frozen=True, forbid_unknown_fields=True):
     confidence: float
     detected_at: Text
     beacon: Beacon | None = None
-    store: Ref | None = None
+    store: Id | None = None
 
 
 class IdentifyBody(Struct, frozen=True, forbid_unknown_fields=True):

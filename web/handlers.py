@@ -54,13 +54,16 @@ STATUS = {
     "idempotency_mismatch": 422,
     "upgrade_required": 426,
     "too_many_requests": 429,
+    "headers_too_large": 431,
     "internal": 500,
+    "not_implemented": 501,
     "history_unavailable": 503,
     "log_unavailable": 503,
     "overloaded": 503,
     "read_only": 503,
     "unavailable": 503,
     "unknown_outcome": 504,
+    "http_version": 505,
 }
 """Code of an error -> status. Refusals by the domain are 422 but for `_FROM_DOMAIN`; other codes are 500."""
 

@@ -9,10 +9,9 @@ import msgspec
 
 from engine.domain.times import to_ms, to_text
 from engine.errors import ConfigError
-from engine.records import ID
 from web.messages import Problem, Request, Response, allow, json_response
 from web.rights import may_read
-from web.site import KINDS, FeedPath, Site, parse_feed
+from web.site import KINDS, FeedPath, Site, make_feed, parse_feed
 
 if TYPE_CHECKING:
     from engine.history import Keeper
@@ -110,9 +109,7 @@ def _parse_stream(rest: list[str]) -> FeedPath | None:
         return feed
     kind, _, name = "/".join(rest).partition(":")
     ids = tuple(name.split("/"))
-    if (kind, len(ids)) in KINDS.values() and all(ID.match(part) for part in ids):
-        return FeedPath(kind, ids)
-    return None
+    return make_feed(kind, ids) if (kind, len(ids)) in KINDS.values() else None
 
 
 def _read_time(request: Request, name: str) -> str | None:

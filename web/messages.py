@@ -12,6 +12,12 @@ BODY_BYTES_MAX = 1 << 20
 TARGET_BYTES_MAX = 8192
 """Largest path and query together, in bytes; one more is 414 `uri_too_long`."""
 
+DETAILS = {
+    "too_large": f"a body may have {BODY_BYTES_MAX} bytes",
+    "timeout": "the body did not arrive in time",
+}
+"""What front ends say of requests whose body they turn down."""
+
 QUERY_FIELDS_MAX = 128
 
 Headers = list[tuple[str, str]]
@@ -111,7 +117,8 @@ class Request:
 
     def segments(self) -> list[str]:
         """Return the decoded parts of the path: `["v1", "stores", "s1", "sync"]`."""
-        return [unquote(part) for part in self.path.split("/")[1:]]
+        parts = self.path.split("/")[1:]
+        return [unquote(part) for part in parts] if "%" in self.path else parts
 
 
 class Response:

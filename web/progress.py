@@ -18,6 +18,7 @@ from uuid import UUID
 import msgspec
 
 from engine import inspection
+from engine.domain.store.state import SELF
 from engine.domain.times import to_text
 from engine.domain.user.state import State
 from engine.errors import Rejected, Unavailable
@@ -150,6 +151,7 @@ async def _order(site: Site, who: Identity, request: Request) -> Response:
         wish = msgspec.convert(fields, OrderWish)
     except msgspec.ValidationError as error:
         raise Problem("malformed", str(error)) from error
+    await _check_till(site, who, store)
     if key is not None:
         await site.node.ask(_stream(user), begin(wish), by=who.by, id=f"{store} {key}")
     await site.node.publish(TOPIC, [wish.message()])
@@ -166,6 +168,16 @@ async def _order(site: Site, who: Identity, request: Request) -> Response:
         "message": "주문이 접수되었습니다",
     }
     return _json(body, 202)
+
+
+async def _check_till(site: Site, who: Identity, store: str) -> None:
+    """Refuse a guest whose order would be paid at the till of a real shop by nobody."""
+    if who.role == "service" or who.store == "*" or store == STORE:
+        return
+    with suppress(Rejected):  # there is no such shop: the task says so
+        mode = await site.node.examine(f"store:{store}", lambda state, _: state.shop[SELF].payment_mode)
+        if mode == "postpay":
+            raise Problem("forbidden", "guests of this shop pay at its till: order at the table")
 
 
 def _task_of(who: Identity, user: str, key: str) -> str:

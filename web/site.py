@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +13,7 @@ from engine import MEMORY, Config, Node
 from engine.plugins import is_plugged, load_plugins, plugin_routes
 from engine.records import ID, stream_name
 from web.auth import Gate
+from web.forwarded import Proxies
 from web.messages import Problem
 from web.money import Money
 from web.plugged import Routes
@@ -21,6 +24,10 @@ from web.tokens import Identity, load_secret
 
 KINDS = {"stores": ("store", 1), "tables": ("table", 2), "users": ("user", 1)}
 """First part of a feed's path -> kind of stream, and how many ids its name has."""
+
+
+FEEDS_KNOWN = 8192
+"""Feeds whose path is remembered as read: the same ones are asked for again and again."""
 
 
 class Site:
@@ -34,6 +41,7 @@ class Site:
         self.gate = gate
         self.money = Money(node)
         self.routes = Routes()
+        self.proxies = Proxies(config.trusted_proxies)
         self.streams: Counter[str] = Counter()
         self.watchers: Counter[str] = Counter()
         self.listeners: Counter[str] = Counter()
@@ -45,14 +53,11 @@ class Site:
 
 
 class FeedPath(NamedTuple):
-    """A feed as it stands in a path: `tables/s1/3`."""
+    """A feed as it stands in a path: `tables/s1/3`, whose stream is `table:s1/3`."""
 
     kind: str
     ids: tuple[str, ...]
-
-    @property
-    def stream(self) -> str:
-        return stream_name(self.kind, *self.ids)
+    stream: str
 
     @property
     def path(self) -> str:
@@ -75,15 +80,23 @@ def make_site(node: Node, config: Config) -> Site:
     return site
 
 
-def parse_feed(parts: list[str]) -> FeedPath | None:
+def parse_feed(parts: Sequence[str]) -> FeedPath | None:
     """Return the feed that parts of a path name, `None` when they name none."""
     first = parts[0] if parts else ""
     kind, count = KINDS.get(first, ("", 0))
     if not kind and is_plugged(first.removesuffix("s")):
         kind, count = first.removesuffix("s"), 1
-    if not kind or len(parts) != count + 1 or not all(ID.match(part) for part in parts[1:]):
+    if not kind or len(parts) != count + 1:
         return None
-    return FeedPath(kind, tuple(parts[1:]))
+    return make_feed(kind, tuple(parts[1:]))
+
+
+@lru_cache(FEEDS_KNOWN)
+def make_feed(kind: str, ids: tuple[str, ...]) -> FeedPath | None:
+    """Return the feed of a kind, `None` when one of the ids is none."""
+    if not all(ID.match(part) for part in ids):
+        return None
+    return FeedPath(kind, ids, stream_name(kind, *ids))
 
 
 async def check_feed(site: Site, who: Identity, feed: FeedPath) -> None:

@@ -7,13 +7,13 @@ stored envelope.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
 import trio
 
-from engine import Cursor, Node, Subscription
+from engine import Cursor, Frame, Node, Subscription
 from engine.errors import Lagging, Stopping
 from web import wire
 
@@ -47,54 +47,65 @@ class Source(Protocol):
 
 
 def _state(subscription: Subscription, name: str = "") -> bytes:
-    """Return the data of a snapshot or reset; several feeds on one connection each say their name."""
-    snapshot = subscription.snapshot
+    """Return the data of a snapshot or reset, and let go of it; several feeds on one connection each say
+    their name.
+    """
+    snapshot, subscription.snapshot = subscription.snapshot, None
     assert snapshot is not None
     feed = b'"feed":"%s",' % name.encode() if name else b""
     tail = b',"reason":"%s"}' % subscription.reset.encode() if subscription.reset else b"}"
     return b'{%s"cursor":"%s","state":%s%s' % (feed, snapshot.cursor.encode(), snapshot.state, tail)
 
 
+def to_blocks(frames: Sequence[Frame], epoch: bytes, types: frozenset[str] | None) -> list[bytes]:
+    """Return the blocks of one feed's frames. With `types`, frames of other types only move the cursor: the
+    last of them, where nothing comes behind it, as an id-only block.
+    """
+    blocks = []
+    passed = 0
+    for frame in frames:
+        if types is not None and frame.type not in types:
+            passed = frame.version
+            continue
+        if frame.wire is None:
+            frame.wire = wire.frame_block(b"%s-%d" % (epoch, frame.version), frame.body)
+        blocks.append(frame.wire)
+        passed = 0
+    if passed:
+        blocks.append(b"id: %s-%d\n\n" % (epoch, passed))
+    return blocks
+
+
 class OneFeed:
-    """The blocks of one feed. With `types`, frames of other types only move the cursor."""
+    """The blocks of one feed, of some types (`None`: all)."""
+
+    __slots__ = ("subscription", "types")
 
     def __init__(self, subscription: Subscription, types: frozenset[str] | None) -> None:
-        self._subscription = subscription
-        self._types = types
-        self._prefix = f"{subscription.cursor.epoch}-".encode()
+        self.subscription = subscription
+        self.types = types
 
     def opening(self) -> bytes:
-        snapshot = self._subscription.snapshot
-        if snapshot is None:
-            return wire.id_block(self.cursor)
-        event = "reset" if self._subscription.reset else "snapshot"
-        return wire.block(_state(self._subscription), event=event, id=snapshot.cursor)
+        cursor = self.cursor
+        if self.subscription.snapshot is None:
+            return wire.id_block(cursor)
+        event = "reset" if self.subscription.reset else "snapshot"
+        return wire.block(_state(self.subscription), event=event, id=cursor)
 
     def take(self) -> list[bytes]:
-        blocks = []
-        passed = 0
-        for frame in self._subscription.take(TAKE_MAX):
-            if self._types is not None and frame.type not in self._types:
-                passed = frame.version
-                continue
-            if frame.wire is None:
-                frame.wire = wire.frame_block(b"%s%d" % (self._prefix, frame.version), frame.body)
-            blocks.append(frame.wire)
-            passed = 0
-        if passed:
-            blocks.append(b"id: %s%d\n\n" % (self._prefix, passed))
-        return blocks
+        epoch = self.subscription.cursor.epoch.encode()
+        return to_blocks(self.subscription.take(TAKE_MAX), epoch, self.types)
 
     async def wait(self) -> None:
         with suppress(Stopping, Lagging):  # `take` raises it again
-            await self._subscription.wait()
+            await self.subscription.wait()
 
     @property
     def cursor(self) -> str:
-        return str(self._subscription.cursor)
+        return str(self.subscription.cursor)
 
     def close(self) -> None:
-        self._subscription.close()
+        self.subscription.close()
 
 
 class ManyFeeds:

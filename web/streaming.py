@@ -2,11 +2,13 @@
 
 A stream is pulled: its front end asks for the next write, which is everything that has come since the last
 one, bounded in bytes. A client that reads slowly thus makes its own stream wait, holds at most one round of
-frames, and is told `lagging` once the feed's ring has moved past it.
+frames, and is told `lagging` once the feed's ring has moved past it. Streams of one feed are given to the
+hub instead where there is one (`web.fanout`): the same blocks, for all clients at once.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -41,7 +43,12 @@ HEADERS: Headers = [
 class EventStream:
     """The body of one event stream. `ping` makes its pings, where they are not the usual ones; with
     `rotates=False` it does not close by itself.
+
+    It is pulled, or it is the hub's (`web.fanout`), which takes its opening and then goes by `due`, `reason`,
+    `wants_ping`, `ping` and `bye`.
     """
+
+    __slots__ = ("_closed", "_make_ping", "_over", "_ping_at", "_site", "_waiting", "ending", "source")
 
     def __init__(
         self,
@@ -52,60 +59,65 @@ class EventStream:
         ping: Callable[[], bytes] | None = None,
         rotates: bool = True,
     ) -> None:
+        self.source = source
+        self.ending = Ending(site, who, site.config.rotate_s if rotates else 0.0)
         self._site = site
-        self._source = source
-        self._make_ping = ping or self._usual_ping
-        self._ending = Ending(site, who, site.config.rotate_s if rotates else 0.0)
-        self._waiting: deque[bytes] = deque([source.opening()])
-        self._ping_at = trio.current_time() + (site.config.ping_s or float("inf"))
+        self._make_ping = ping
+        self._waiting: deque[bytes] | None = deque([source.opening()])
         self._over = False
         self._closed = False
+        self._ping_at = trio.current_time() + (site.config.ping_s or math.inf)
         site.streams["sse"] += 1
 
     async def pull(self) -> bytes:
         """Return what comes next in one write; after a `bye`, `b""`."""
+        waiting = self._waiting
+        assert waiting is not None, "the hub has it"
         while not self._over:
-            reason = self._ending.reason()
+            reason = self.reason()
             if reason:
-                return self._bye(reason)
-            if self._waiting:
+                return self.bye(reason)
+            if waiting:
                 await trio.lowlevel.checkpoint()
-                return self._join()
-            if trio.current_time() >= self._ping_at:
-                return self._ping()
+                return _join(waiting)
+            if self.wants_ping():
+                return self.ping()
             try:
-                self._waiting.extend(self._source.take())
+                waiting.extend(self.source.take())
             except Lagging:
-                return self._bye("lagging")
+                return self.bye("lagging")
             except Stopping:
-                return self._bye("shutdown")
-            if not self._waiting:
-                await self._ending.wait(self._source.wait, self._ping_at)
+                return self.bye("shutdown")
+            if not waiting:
+                await self.ending.wait(self.source.wait, self._ping_at)
         return b""
 
-    def _join(self) -> bytes:
-        first = self._waiting.popleft()
-        if not self._waiting or len(first) + len(self._waiting[0]) > WRITE_BYTES_MAX:
-            return first
-        blocks = [first]
-        size = len(first)
-        while self._waiting and size + len(self._waiting[0]) <= WRITE_BYTES_MAX:
-            blocks.append(self._waiting.popleft())
-            size += len(blocks[-1])
-        return b"".join(blocks)
+    def take_opening(self) -> bytes:
+        """Return what is to be written first; the stream cannot be pulled any more."""
+        assert self._waiting, "it was pulled already"
+        opening = self._waiting.popleft()
+        self._waiting = None
+        return opening
 
-    def _ping(self) -> bytes:
-        self._ping_at = trio.current_time() + self._site.config.ping_s
-        return self._make_ping()
+    @property
+    def due(self) -> float:
+        """When there is a ping to send, or a `bye` (trio's time; `math.inf`: never)."""
+        return min(self._ping_at, self.ending.at)
 
-    def _usual_ping(self) -> bytes:
+    def reason(self) -> str | None:
+        """Return why the stream has to end now, `None` when it may go on."""
+        return self.ending.reason()
+
+    def wants_ping(self) -> bool:
+        return trio.current_time() >= self._ping_at
+
+    def ping(self) -> bytes:
         """Return a ping; its cursor is right because nothing that was taken waits to be written."""
-        node = self._site.node
-        now = to_text(node.clock.now_ms())
-        data = f'{{"time":"{now}","node":"{node.node_id}","cursor":"{self._source.cursor}"}}'
-        return wire.block(data.encode(), event="ping")
+        self._ping_at = trio.current_time() + (self._site.config.ping_s or math.inf)
+        return self._make_ping() if self._make_ping else _usual_ping(self._site, self.source.cursor)
 
-    def _bye(self, reason: str) -> bytes:
+    def bye(self, reason: str) -> bytes:
+        """End the stream; return the last block."""
         self._over = True
         self._site.ends[reason] += 1
         return wire.bye_block(reason)
@@ -113,9 +125,29 @@ class EventStream:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._ending.close()
-            self._source.close()
+            self.ending.close()
+            self.source.close()
             self._site.streams["sse"] -= 1
+
+
+def _join(waiting: deque[bytes]) -> bytes:
+    """Take as many blocks as make one write."""
+    first = waiting.popleft()
+    if not waiting or len(first) + len(waiting[0]) > WRITE_BYTES_MAX:
+        return first
+    blocks = [first]
+    size = len(first)
+    while waiting and size + len(waiting[0]) <= WRITE_BYTES_MAX:
+        blocks.append(waiting.popleft())
+        size += len(blocks[-1])
+    return b"".join(blocks)
+
+
+def _usual_ping(site: Site, cursor: str) -> bytes:
+    """Return the usual ping for a client that has everything up to the cursor."""
+    now = to_text(site.node.clock.now_ms())
+    data = f'{{"time":"{now}","node":"{site.node.node_id}","cursor":"{cursor}"}}'
+    return wire.block(data.encode(), event="ping")
 
 
 async def stream(site: Site, who: Identity, feed: FeedPath, request: Request) -> Response:

@@ -184,11 +184,11 @@ def _with_status(order: Copy, change: OrderChange) -> Copy:
 
 
 def _lines_turned(lines: tuple[OrderLine, ...], old: str, new: str) -> tuple[OrderLine, ...]:
-    return tuple(replace(line, status=new) if line.status == old else line for line in lines)
+    return tuple([replace(line, status=new) if line.status == old else line for line in lines])
 
 
 def _with_line(order: Copy, line_id: str, status: str) -> Copy:
-    lines = tuple(replace(line, status=status) if line.line == line_id else line for line in order.lines)
+    lines = tuple([replace(line, status=status) if line.line == line_id else line for line in order.lines])
     left = priced(lines, order.discount)
     return replace(order, lines=lines, total=left.amount, tax_free=left.tax_free, vat=vat_in(left.taxable))
 

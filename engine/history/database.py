@@ -1,7 +1,8 @@
 """The database of the history: where it is, what it holds up to which record, and every write to it.
 
-Everything here blocks and belongs into the history's one worker thread. One path for all databases: rows
-that replace others are deleted and inserted, as each database has its own words for doing both at once.
+Everything here blocks and belongs into the history's one worker thread. Rows that replace others are deleted
+and inserted, as each database has its own words for doing both at once; SQLite, which runs in this process,
+is spoken to in its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     Connection,
     Engine,
+    Table,
     and_,
     bindparam,
     create_engine,
@@ -40,6 +42,8 @@ FILE = "history.db"
 CONNECT_S = 5
 STATEMENT_S = 30
 """A database that says nothing for so long counts as gone."""
+VALUES_MAX = 10_000
+"""Values in one statement; SQLite takes 32,766."""
 
 logger = logging.getLogger("onda.history")
 
@@ -245,15 +249,48 @@ def _insert(connection: Connection, rows: Rows, *, again: bool) -> None:
         if again:
             _replace(connection, table, added)
         else:
-            connection.execute(insert(table), added)
+            _add(connection, table, added)
 
 
-def _replace(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
+def _add(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    if connection.dialect.name == "sqlite":
+        _write_many(connection, table, rows, replace=False)
+    else:
+        connection.execute(insert(table), rows)
+
+
+def _replace(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    if connection.dialect.name == "sqlite":
+        _write_many(connection, table, rows, replace=True)
+        return
     columns = list(table.primary_key)
     same = and_(*(column == bindparam(f"key_{column.name}") for column in columns))
     keys = [{f"key_{column.name}": row[column.name] for column in columns} for row in rows]
     connection.execute(delete(table).where(same), keys)
     connection.execute(insert(table), rows)
+
+
+def _write_many(connection: Connection, table: Table, rows: list[dict[str, Any]], *, replace: bool) -> None:
+    """Write many rows into SQLite with one statement. Row by row, its driver would let Python's lock go and
+    take it back for each, in competition with trio's thread. Values are numbers, texts and booleans: nothing
+    that SQLAlchemy would have to convert.
+    """
+    quote = connection.dialect.identifier_preparer.quote
+    names = [column.name for column in table.columns]
+    columns = ", ".join(map(quote, names))
+    after = ""
+    if replace:
+        key = ", ".join(quote(column.name) for column in table.primary_key)
+        news = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in names)
+        after = f" ON CONFLICT ({key}) DO UPDATE SET {news}"
+    marks = f"({', '.join('?' * len(names))})"
+    step = VALUES_MAX // len(names)
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        values = tuple([row.get(name) for row in some for name in names])
+        lines = ", ".join([marks] * len(some))
+        statement = f"INSERT INTO {quote(table.name)} ({columns}) VALUES {lines}{after}"
+        connection.exec_driver_sql(statement, values)
 
 
 def _last_counts(connection: Connection, store: str, product: str, before: int | None = None) -> Counts:

@@ -39,6 +39,10 @@ GATHER_S = 0.2
 """How long records are gathered before they are written, so that a transaction is worth its sync."""
 REST = 2.0
 """Pause after a batch, in multiples of the time that it took: orders come first, and share this machine."""
+BUSY_S = 0.002
+"""When a turn of trio's loop takes longer than this, others wait for it, and the pause is:"""
+BUSY_REST = 9.0
+REST_S_MAX = 1.0
 FORGET_EVERY_S = 600.0
 FORGET_MAX = 500
 """Events that one step deletes."""
@@ -208,7 +212,14 @@ class Keeper:
                 except Exception as error:  # noqa: BLE001 - the records are tried one by one
                     logger.warning("a batch of the history failed: %s", short(error))
                     await self._write_each(batch)
-                await trio.sleep(min(GATHER_S, REST * (trio.current_time() - started_s)))
+                await self._rest(trio.current_time() - started_s)
+
+    async def _rest(self, took_s: float) -> None:
+        """Leave processor and disk to others after a batch that took so long."""
+        began_s = trio.current_time()
+        await trio.lowlevel.checkpoint()
+        busy = trio.current_time() - began_s > BUSY_S
+        await trio.sleep(min(REST_S_MAX, BUSY_REST * took_s) if busy else min(GATHER_S, REST * took_s))
 
     async def _write(self, records: Sequence[Committed]) -> None:
         """Write records but those that stand behind a parked one, and the place after all of them."""

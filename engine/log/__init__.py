@@ -10,9 +10,11 @@ by itself, and what others append is followed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 from zlib import crc32
+
+from outcome import Outcome
 
 from engine.errors import LogFailed, Unavailable
 from engine.records import Entry
@@ -60,14 +62,15 @@ class Log(Protocol):
     def writable(self) -> bool:
         """False while there is no space: appends are refused with `ReadOnly`."""
 
-    async def append(self, entries: Sequence[Entry], basis: Basis | None = None) -> int:
-        """Make entries durable, all or none, next to each other and in order; return the last one's position.
+    def submit(
+        self, entries: Sequence[Entry], done: Callable[[Outcome[int]], None], basis: Basis | None = None
+    ) -> None:
+        """Make entries durable, all or none, next to each other and in order; `done` gets the last one's
+        position, or the error, in trio's thread and never before this returns. It must not raise.
 
-        They are taken over before the first `await`: cancelling the caller ends only the wait, and the
-        outcome is then unknown to it. With a `basis` they are of one stream; a log with one writer need not
-        look at it.
+        With a `basis` they are of one stream; a log with one writer need not look at it.
 
-        Raises:
+        Raises, or hands to `done`, which is not called then:
             Conflict: an entry's version does not follow its stream's last one, or not the record of `basis`.
             Forked: a shared log's epoch is another one, or the record of `basis` is not there any more.
             Overloaded: more than the bound is waiting already; nothing happened.
@@ -75,6 +78,13 @@ class Log(Protocol):
             ReadOnly: no space; nothing happened.
             UnknownOutcome: the log failed while this was under way, or had failed before; a shared log that
                 has not failed did not answer in time, and may yet have it.
+        """
+
+    async def append(self, entries: Sequence[Entry], basis: Basis | None = None) -> int:
+        """As `submit` (`appending.append_to` makes the one of the other), and wait; raises all of its errors.
+
+        Entries are taken over before the first `await`: cancelling the caller ends only the wait, and the
+        outcome is then unknown to it.
         """
 
     async def wait_room(self) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import outcome
 import trio
-from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from engine.errors import LogFailed, OndaError, Overloaded, ReadOnly, Stopping, UnknownOutcome
 from engine.log import frames
@@ -56,25 +55,12 @@ class Limits:
         return min(BATCH_BYTES_MAX, room, self.queue_bytes_max)
 
 
-class _Append:
-    """One caller of `append`."""
+class _Append(NamedTuple):
+    """What one caller wants appended, and who is told what became of it."""
 
-    __slots__ = ("data", "entries", "task")
-
-    def __init__(self, entries: Sequence[Entry], data: bytes) -> None:
-        self.entries = entries
-        self.data = data
-        self.task: Task | None = None
-
-    def abandon(self, _: Any) -> Abort:
-        """Cancelled: only the wait ends."""
-        self.task = None
-        return Abort.SUCCEEDED
-
-    def settle(self, result: outcome.Outcome[int]) -> None:
-        if self.task is not None:
-            reschedule(self.task, result)
-            self.task = None
+    entries: Sequence[Entry]
+    data: bytes
+    settle: Callable[[outcome.Outcome[int]], None]
 
 
 class GroupCommit:
@@ -144,8 +130,8 @@ class GroupCommit:
         self.blocked = False
         self._review()
 
-    async def append(self, entries: Sequence[Entry]) -> int:
-        """See `engine.log.Log.append`."""
+    def submit(self, entries: Sequence[Entry], done: Callable[[outcome.Outcome[int]], None]) -> None:
+        """See `engine.log.Log.submit`."""
         if self._refusal is not None:
             self.counts.refused += 1
             raise self._refusal()
@@ -159,16 +145,12 @@ class GroupCommit:
             self.counts.refused += 1
             raise Overloaded
         self._heads.advance(entries)
-        waiting = _Append(tuple(entries), data)
-        self._queue.append(waiting)
+        self._queue.append(_Append(tuple(entries), data, done))
         self._queue_entries += len(entries)
         self._queue_bytes += len(data)
         if not self._busy and not self._starting:
             self._starting = True
             self._token.run_sync_soon(self._start)
-        waiting.task = current_task()
-        position: int = await wait_task_rescheduled(waiting.abandon)
-        return position
 
     async def wait_room(self) -> None:
         """See `engine.log.Log.wait_room`. Who is woken looks again: others may have filled it up."""
@@ -296,30 +278,42 @@ class GroupCommit:
             self._shelf.rolled(self.writer.header)
             self._spare = False
             self.spare_wanted.set()
-        if error is not None:
-            self._block(error)
-        else:
-            self._durable(self.writer)
-        if self._queue:
-            self._begin()
-        else:
-            self._idle.set()
+        durable: list[tuple[_Append, int]] = []
+        try:
+            if error is not None:
+                self._block(error)
+            else:
+                before, durable = self.head, self._durable(self.writer)
+                self._note(durable, self.head - before)
+            if self._queue:
+                self._begin()  # the disk first: those who are told now have work to do before they append
+            else:
+                self._idle.set()
+        finally:
+            for waiting, position in durable:
+                waiting.settle(outcome.Value(position))
 
-    def _durable(self, writer: SegmentWriter) -> None:
+    def _durable(self, writer: SegmentWriter) -> list[tuple[_Append, int]]:
+        """The batch is durable now; return who is to be told, and of which position."""
         batch, self._batch = self._batch, []
-        self._shelf.grew(writer.end, writer.chain)
-        position = before = self.head
+        told = []
+        position = self.head
         self.head = writer.chain.position
         for waiting in batch:
             position += len(waiting.entries)
-            waiting.settle(outcome.Value(position))
-        entries = self.head - before
-        size = sum([len(waiting.data) for waiting in batch])
+            told.append((waiting, position))
+        return told
+
+    def _note(self, durable: list[tuple[_Append, int]], entries: int) -> None:
+        """Keep count of a batch that became durable."""
+        assert self.writer is not None
+        self._shelf.grew(self.writer.end, self.writer.chain)
+        size = sum([len(waiting.data) for waiting, _ in durable])
         seconds = trio.current_time() - self._began
-        self.counts.note_batch(len(batch), entries, size, seconds)
+        self.counts.note_batch(len(durable), entries, size, seconds)
         if self._on_sync is not None:
             self._on_sync(seconds, entries)
-        if batch:
+        if durable:
             self.unsealed.set()
         else:
             self.unsealed = trio.Event()

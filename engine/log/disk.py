@@ -25,7 +25,7 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, err
 """Errors that pass once somebody makes room; every other one means that the disk itself failed."""
 
 _F_FULLFSYNC = 51  # macOS: fsync alone leaves the bytes in the drive's own cache
-_READ_BYTES = 1 << 20
+_READ_BYTES = 16 << 20
 _ZERO_BYTES = 256 << 10
 """Zeros between two syncs: what a sync of the log may have to wait for on a slow card."""
 
@@ -225,8 +225,9 @@ def read_all(disk: Disk, file: int, size: int, offset: int = 0) -> bytes:
     return b"".join(pieces)
 
 
-def zero(disk: Disk, file: int, start: int, end: int) -> None:
-    """Fill a stretch with zeros, syncing as it goes so that nobody else's sync waits for all of it."""
+def zero(disk: Disk, file: int, start: int, end: int, *, syncing: bool = True) -> None:
+    """Fill a stretch with zeros; `syncing` as it goes, so that nobody else's sync waits for all of it."""
     for offset in range(start, end, _ZERO_BYTES):
         write_all(disk, file, bytes(min(_ZERO_BYTES, end - offset)), offset)
-        disk.sync(file)
+        if syncing:
+            disk.sync(file)

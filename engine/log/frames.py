@@ -346,23 +346,25 @@ def unpack_entries(payload: memoryview, count: int) -> list[Entry]:
     return entries
 
 
-def stream_versions(payload: memoryview, count: int) -> list[tuple[str, int]]:
-    """Return stream and version of each entry of a payload whose checksum was good.
+def last_versions(payload: memoryview, count: int) -> dict[str, int]:
+    """Return the last version of each stream that has entries in a payload whose checksum was good.
 
     Raises:
         ValueError: there are fewer entries in it.
     """
-    found = []
+    found: dict[bytes, int] = {}
     at = 0
+    unpack = _ENTRY.unpack_from
+    data = bytes(payload)
     try:
         for _ in range(count):
-            version, meta_bytes, body_bytes, stream_bytes = _ENTRY.unpack_from(payload, at)
-            at += _ENTRY.size
-            found.append((str(payload[at : at + stream_bytes], "utf-8"), version))
-            at += stream_bytes + meta_bytes + body_bytes
+            version, meta_bytes, body_bytes, stream_bytes = unpack(data, at)
+            stream_end = at + 18 + stream_bytes
+            found[data[at + 18 : stream_end]] = version
+            at = stream_end + meta_bytes + body_bytes
     except StructError as error:
         raise ValueError(str(error)) from None
-    return found
+    return {stream.decode(): version for stream, version in found.items()}
 
 
 def chain_at(data: bytes, offset: int) -> Chain:

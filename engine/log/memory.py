@@ -6,9 +6,10 @@ as for a slow disk, fill it up (`set_writable`), let it `lose` what it had ackno
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import outcome
 import trio
 
 from engine.errors import (
@@ -22,6 +23,7 @@ from engine.errors import (
     UnknownOutcome,
 )
 from engine.log import Basis, Head
+from engine.log.appending import append_to
 from engine.log.frames import entry_bytes
 from engine.log.heads import Heads
 from engine.records import Entry
@@ -49,6 +51,15 @@ class MemoryLog:
 
     async def append(self, entries: Sequence[Entry], basis: Basis | None = None) -> int:
         """See `engine.log.Log.append`."""
+        return await append_to(self, entries, basis)
+
+    def submit(
+        self,
+        entries: Sequence[Entry],
+        done: Callable[[outcome.Outcome[int]], None],
+        basis: Basis | None = None,
+    ) -> None:
+        """See `engine.log.Log.submit`."""
         if self._failure is not None:
             raise UnknownOutcome
         if not self.writable:
@@ -62,23 +73,18 @@ class MemoryLog:
         if basis is not None:
             ids = list(basis.ids)
             if (same := self._compare(entries, basis)) is not None:
-                await trio.lowlevel.checkpoint()
-                return same
+                trio.lowlevel.current_trio_token().run_sync_soon(done, outcome.Value(same))
+                return
         if self._held is not None and self._waiting + len(entries) > QUEUE_ENTRIES_MAX:
             raise Overloaded
         self._heads.advance(entries)
         for entry, id_ in zip(entries, ids, strict=True):
             self._ids[entry.stream, entry.version] = self._last[entry.stream] = id_
         if self._held is None:
-            position = self._commit(entries)
-            await trio.lowlevel.checkpoint()
-            return position
-        held = _Held(entries)
-        self._held.append(held)
-        await held.settled.wait()
-        if held.position is None:
-            raise UnknownOutcome
-        return held.position
+            position = outcome.Value(self._commit(entries))
+            trio.lowlevel.current_trio_token().run_sync_soon(done, position)
+            return
+        self._held.append(_Held(tuple(entries), done, trio.Event()))
 
     def _compare(self, entries: Sequence[Entry], basis: Basis) -> int | None:
         """Return where the entries are, if they are there already; `None` when they follow the stream."""
@@ -199,8 +205,8 @@ class MemoryLog:
         """Make durable what waits, in order, and all later appends at once again."""
         held, self._held = self._held or [], None
         for append in held:
-            append.position = self._commit(append.entries)
             append.settled.set()
+            append.done(outcome.Value(self._commit(append.entries)))
 
     def set_writable(self, writable: bool) -> None:
         """Behave as on a full disk, or as on one that has space again."""
@@ -224,6 +230,7 @@ class MemoryLog:
         held, self._held = self._held or [], None
         for append in held:
             append.settled.set()
+            append.done(outcome.Error(UnknownOutcome()))
 
     def _commit(self, entries: Sequence[Entry]) -> int:
         self._entries.extend(entries)
@@ -237,10 +244,9 @@ class MemoryLog:
         self._changed = trio.Event()
 
 
-class _Held:
+class _Held(NamedTuple):
     """One append that waits."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self.entries = tuple(entries)
-        self.settled = trio.Event()
-        self.position: int | None = None
+    entries: Sequence[Entry]
+    done: Callable[[outcome.Outcome[int]], None]
+    settled: trio.Event

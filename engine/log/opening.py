@@ -12,7 +12,7 @@ from typing import NamedTuple
 from engine.errors import LogFailed
 from engine.log import recovery
 from engine.log.disk import NO_SPACE, Disk, boot_id
-from engine.log.frames import Frame, SegmentHeader, stream_versions
+from engine.log.frames import Frame, SegmentHeader, last_versions
 from engine.log.heads import Heads
 from engine.log.recovery import Found
 from engine.log.segments import LOCK
@@ -68,7 +68,7 @@ def _open_locked(disk: Disk, folder: str, birth: Birth, floor: int, verified: in
     heads = Heads(complete=False)
 
     def visit(frame: Frame) -> None:
-        for stream, version in stream_versions(frame.payload, frame.entries):
+        for stream, version in last_versions(frame.payload, frame.entries).items():
             heads.note(stream, version)
 
     found = recovery.examine(disk, folder, floor, verified, visit)

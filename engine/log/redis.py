@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import trio
+from outcome import Outcome, capture
 
 from engine.errors import (
     Conflict,
@@ -31,6 +32,7 @@ from engine.errors import (
     UnknownOutcome,
 )
 from engine.log import Basis, Head, frames
+from engine.log.appending import append_to
 from engine.log.redis_asking import Asking, Gone, Meta, Record, Witness, good, read_message
 from engine.log.redis_lines import Line
 from engine.log.redis_scripts import READ_STREAM, Keys
@@ -116,7 +118,13 @@ class RedisPartition:
     # Appending
 
     async def append(self, entries: Sequence[Entry], basis: Basis | None = None) -> int:
-        """See `engine.log.Log.append`. Without a `basis` only versions are compared."""
+        """See `engine.log.Log.append`."""
+        return await append_to(self, entries, basis)
+
+    def submit(
+        self, entries: Sequence[Entry], done: Callable[[Outcome[int]], None], basis: Basis | None = None
+    ) -> None:
+        """See `engine.log.Log.submit`. Without a `basis` only versions are compared."""
         if self._host.failure is not None:
             raise UnknownOutcome
         if refusal := self.refusal:
@@ -124,9 +132,13 @@ class RedisPartition:
         streams, arguments, size = self._pack(entries, basis)
         keys = (self.keys.meta, self.keys.log, self.keys.heads, *(self.keys.at + name for name in streams))
         last = arguments[-2]
-        append = Append(self.number, keys, arguments, len(entries), size, partial(self._taken, last))
-        answer = await self._host.writer.append(append)
-        return self._judge(answer, streams, entries[0].version - 1, basis)
+        judge = partial(self._judge, streams=streams, expected=entries[0].version - 1, basis=basis)
+
+        def settle(answer: Outcome[Any]) -> None:
+            done(capture(lambda: judge(answer.unwrap())))
+
+        taken = partial(self._taken, last)
+        self._host.writer.submit(Append(self.number, keys, arguments, len(entries), size, taken, settle))
 
     def _pack(self, entries: Sequence[Entry], basis: Basis | None) -> tuple[list[str], list[Any], int]:
         """Return the streams of an append, the script's arguments, and its size."""

@@ -21,7 +21,6 @@ from typing import Any
 
 import outcome
 import trio
-from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from engine.errors import LogAway, LogFailed, OndaError, Overloaded, Stopping, Unavailable, UnknownOutcome
 from engine.log.redis_lines import Away, Cut, has_moved, refusal_of
@@ -46,12 +45,13 @@ QUIET_S = 60.0
 
 
 class Append:
-    """One call of the append script. `taken` gets the answer even when the caller has gone.
+    """One call of the append script. `taken` gets the script's answer, before the next trip begins; then
+    `done` gets it, or the error.
 
     `partition`: where it goes; `keys`, `arguments`: of the script; `entries`, `size`: for the bounds.
     """
 
-    __slots__ = ("arguments", "entries", "keys", "partition", "sent_s", "size", "taken", "task")
+    __slots__ = ("_done", "arguments", "entries", "keys", "partition", "sent_s", "size", "taken")
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Append:
         entries: int,
         size: int,
         taken: Callable[[Any], None],
+        done: Callable[[outcome.Outcome[Any]], None],
     ) -> None:
         self.partition = partition
         self.keys = keys
@@ -68,18 +69,14 @@ class Append:
         self.entries = entries
         self.size = size
         self.taken = taken
-        self.task: Task | None = None
+        self._done: Callable[[outcome.Outcome[Any]], None] | None = done
         self.sent_s: float | None = None  # when it may have been done for the first time
 
-    def abandon(self, _: Any) -> Abort:
-        """Cancelled: only the wait ends."""
-        self.task = None
-        return Abort.SUCCEEDED
-
     def settle(self, result: outcome.Outcome[Any]) -> None:
-        if self.task is not None:
-            reschedule(self.task, result)
-            self.task = None
+        """Say what became of it; only the first word counts."""
+        done, self._done = self._done, None
+        if done is not None:
+            done(result)
 
 
 class Writer:
@@ -120,12 +117,12 @@ class Writer:
             refusal = refused if trio.current_time() < until_s else None
         return None if refusal is None else type(refusal)(refusal.detail)
 
-    async def append(self, append: Append) -> Any:
-        """Hand an append over, then wait for the script's answer.
+    def submit(self, append: Append) -> None:
+        """Hand an append over. It is settled with the script's answer, or with what is raised here, or with
+        `UnknownOutcome`.
 
         Raises:
             Overloaded, LogAway, ReadOnly, Stopping: nothing happened.
-            UnknownOutcome: nobody knows.
         """
         if self._closed is not None:
             raise self._closed()
@@ -139,8 +136,6 @@ class Writer:
         if not self._busy and not self._starting:
             self._starting = True
             self._token.run_sync_soon(self._start)
-        append.task = current_task()
-        return await wait_task_rescheduled(append.abandon)
 
     async def wait_room(self) -> None:
         """See `engine.log.Log.wait_room`."""
@@ -172,7 +167,7 @@ class Writer:
         self.asked_again += len(batch)
         asked = {append.partition for append in batch}
         for number in set(self._away) - asked:  # nothing to ask there: see whether anybody answers
-            batch.append(Append(number, (), (), 0, 0, lambda _: None))
+            batch.append(Append(number, (), (), 0, 0, _ignore, _ignore))
         done = trio.Event()
         self._out.append(batch)
         self._worker.submit(partial(self._send, batch), lambda result: self._complete(batch, result, done))
@@ -233,13 +228,14 @@ class Writer:
         self, batch: list[Append], result: outcome.Outcome[list[Any]], again: trio.Event | None
     ) -> None:
         self._out.remove(batch)
+        told: list[tuple[Append, outcome.Outcome[Any]]] = []
         try:
             for append, answer in zip(batch, result.unwrap(), strict=True):
-                self._take(append, answer)
+                if (word := self._take(append, answer)) is not None:
+                    told.append((append, word))
         except Exception as error:  # noqa: BLE001 - there is no caller here that could be told of a bug
             self._fail(error if isinstance(error, LogFailed) else LogFailed(f"the log failed: {error!r}"))
-            for append in batch:  # those that have no answer yet
-                append.settle(outcome.Error(UnknownOutcome()))
+            told += [(append, outcome.Error(UnknownOutcome())) for append in batch]  # those without an answer
         if again is not None:
             again.set()
         else:
@@ -247,19 +243,20 @@ class Writer:
         if self._away or self._doubtful:
             self._trouble.set()
         if self._queue and not self._busy:
-            self._begin()
+            self._begin()  # Redis first: those who are told now have work to do before they append
         elif not self._doubtful:
             self._idle.set()
+        for append, word in told:
+            append.settle(word)
 
-    def _take(self, append: Append, answer: Any) -> None:
-        """Settle one append by its answer, or put it aside to be asked again."""
+    def _take(self, append: Append, answer: Any) -> outcome.Outcome[Any] | None:
+        """Return what became of an append by its answer; `None`: it is put aside, to be asked again."""
         if not isinstance(answer, Exception):
             if self._away.pop(append.partition, None) is not None and not self._away:
                 logger.warning("Redis is back")
             self.appends += append.entries > 0
             append.taken(answer)
-            append.settle(outcome.Value(answer))
-            return
+            return outcome.Value(answer)
         if isinstance(answer, Cut | Away):
             if not self._away:
                 logger.error("Redis is away, appends are refused: %s", answer)
@@ -277,10 +274,11 @@ class Writer:
                 logger.error("Redis refuses appends to partition %d: %s", append.partition, answer)
             self._refused[append.partition] = (now_s + REFUSED_S, refusal)
         if append.sent_s is None:
-            append.settle(outcome.Error(refusal))
-        elif append.entries:
+            return outcome.Error(refusal)
+        if append.entries:
             self._away.setdefault(append.partition, LogAway())
             self._doubtful.append(append)
+        return None
 
     # In the thread
 
@@ -321,3 +319,7 @@ class Writer:
             self._lines.drop(address)
             self._lines.route.forget()
         return answers
+
+
+def _ignore(_: Any) -> None:
+    """Nobody waits for what became of a mere question."""

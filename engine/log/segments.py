@@ -29,6 +29,8 @@ _NAME = re.compile(r"([0-9]{10})\.seg\Z")
 MARK_EVERY_BYTES = 64 << 10
 """How far a reader has to walk from the nearest known frame."""
 
+_BLOCK_BYTES = 64 << 10
+
 TAIL_FRAMES = 3
 """Frames without entries that must still fit behind the last batch: a seal, a clean seal, the mark."""
 
@@ -127,7 +129,19 @@ def scan(
         if end - marks[-1].offset >= MARK_EVERY_BYTES:
             marks.append(Mark(end, chain))
     bad = Bad.NOTHING if isinstance(frame, Frame) else frame
-    return Scan(header, chain, end, flags, found, rolled, bad, len(data.rstrip(b"\0")), marks)
+    return Scan(header, chain, end, flags, found, rolled, bad, _written(data), marks)
+
+
+def _written(data: bytes) -> int:
+    """Return how many bytes there are up to the last one that is not zero; the segment is not copied."""
+    end = len(data)
+    while end > 0:
+        start = max(0, end - _BLOCK_BYTES)
+        block = data[start:end]
+        if block.count(0) != len(block):
+            return start + len(block.rstrip(b"\0"))
+        end = start
+    return 0
 
 
 def tail_bytes(align: int) -> int:
@@ -225,7 +239,7 @@ def replace_segment(disk: Disk, folder: str, header: SegmentHeader, content: byt
 
 def _fill(disk: Disk, file: int, content: bytes, size: int) -> None:
     write_all(disk, file, content, 0)
-    zero(disk, file, len(content), size)
+    zero(disk, file, len(content), size, syncing=False)  # while a log is being opened nobody else writes
     disk.sync(file)
 
 

@@ -24,10 +24,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import outcome
 import trio
 
 from engine.errors import ConfigError, CursorUnusable, LogFailed
 from engine.log import Basis, frames
+from engine.log.appending import append_to
 from engine.log.commit import GroupCommit, Limits
 from engine.log.counts import OnSync
 from engine.log.disk import NO_SPACE, Disk, OSDisk
@@ -109,7 +111,16 @@ class Wal:
         """See `engine.log.Log.append`; no entries, or more than `append_bytes_max`, is a `ValueError`. Nobody
         else writes here, so `basis` is always right.
         """
-        return self._commit.append(entries)
+        return append_to(self, entries, basis)
+
+    def submit(
+        self,
+        entries: Sequence[Entry],
+        done: Callable[[outcome.Outcome[int]], None],
+        basis: Basis | None = None,
+    ) -> None:
+        """See `engine.log.Log.submit`; the same."""
+        self._commit.submit(entries, done)
 
     def wait_room(self) -> Coroutine[Any, Any, None]:
         """See `engine.log.Log.wait_room`."""

@@ -140,6 +140,25 @@ def test_a_customer_sees_bars_and_what_happened(context, shop):
     )
 
 
+def test_a_history_that_did_not_come_once_is_asked_for_again(context, shop):
+    """With the task's next event; until then what was known stands there."""
+    task = shop.do("users/again/start-task", total_steps=4, name="포장")["task"]
+    page = open_page(context, shop.user("again"))
+    card = page.locator(f"[data-task='{task}'].task")
+    card.locator("[data-act=task-history]").click()
+    expect(card.locator("li")).to_have_text(["시작 (0%)"])
+    lost: list[str] = []
+    page.route("**/history/**", lambda route: (lost.append(route.request.url), route.abort()))
+    advance(shop, "again", task, 1)
+    expect(card.locator(".task-step")).to_have_text("주문 검증 · 25%")
+    expect(card.locator("li")).to_have_text(["시작 (0%)"])
+    page.wait_for_timeout(300)
+    assert len(lost) == 1, "one question for each event"
+    page.unroute("**/history/**")
+    advance(shop, "again", task, 2)
+    expect(card.locator("li")).to_have_text(["시작 (0%)", "주문 검증 (25%)", "재고 확인 (50%)"])
+
+
 def test_how_it_looks(context, shop):
     """On a phone and on a screen, light and dark: contrast, targets, names, nothing beside the page."""
     task = shop.do("users/look/start-task", total_steps=4, name="포장")["task"]

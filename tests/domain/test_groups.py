@@ -289,3 +289,19 @@ def test_a_group_has_only_so_many_members():
     assert refusal.value.code == "too_many_members"
     stream.do(Join("m0", (0,)), BY)
     assert stream.do(Leave("nobody"), BY) == []
+
+
+def test_a_clock_that_was_set_back_does_not_prolong_leases():
+    """Who is gone by then loses its records after one lease, and not when the clock is there again."""
+    stream = joined("dead", "m", partitions=2)
+    assert len(pull(stream, "dead")) == 4
+    back_ms = NOW_MS - 3_600_000
+    events = stream.do(Pull("m", ()), BY, back_ms)
+    spots = tuple(Spot(0, offset) for offset in (1, 2, 4, 5))
+    until_ms = back_ms + LEASE
+    assert events == [MemberRenewed("dead", until_ms, spots), MemberRenewed("m", until_ms)]
+    assert stream.do(Pull("m", ()), BY, back_ms + 1) == []
+    stream.do(Renew("m"), BY, until_ms - 1)
+    stream.do(EndLeases(), BY, until_ms)
+    assert list(stream.state.members) == ["m"]
+    assert list(pull(stream, "m", now_ms=until_ms + 1)) == [1, 2, 4, 5]

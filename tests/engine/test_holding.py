@@ -123,7 +123,7 @@ async def test_an_answer_without_events_is_kept_too(kept: Kept) -> None:
         nothing = await node.ask(STORE, SetSoldOut(product="ramen", sold_out=True), by=OWNER, id="k")
         assert nothing.events == []
         await node.upkeep.take()
-        node.upkeep._drop_idle()
+        await node.upkeep._drop_idle()
         assert STORE not in node.actors
         await node.ask(STORE, SetSoldOut(product="ramen", sold_out=False), by=OWNER)
     async with open_node(config()) as node:

@@ -84,7 +84,7 @@ async def test_a_group_that_nobody_works_in_is_still_behind() -> None:
         with trio.fail_after(5):
             while any(stream in node.actors for stream in ("group:news/one", "topic:news/0")):
                 await node.upkeep.take()
-                node.upkeep._drop_idle()
+                await node.upkeep._drop_idle()
                 await trio.sleep(0.02)
         node.feeds.clear()
         assert node.statistics()["topic_lag"] == 2

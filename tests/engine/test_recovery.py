@@ -89,12 +89,11 @@ async def test_a_refused_append_leaves_no_trace(monkeypatch: pytest.MonkeyPatch)
         before = await node.read(STORE)
         for error in (ReadOnly, Overloaded):
 
-            async def refuse(self: object, entries: object, error: type[Exception] = error) -> int:
-                await trio.lowlevel.checkpoint()
+            def refuse(self: object, entries: object, done: object, error: type[Exception] = error) -> None:
                 raise error
 
             with monkeypatch.context() as patch:
-                patch.setattr(MemoryLog, "append", refuse)
+                patch.setattr(MemoryLog, "submit", refuse)
                 with pytest.raises(error):
                     await node.ask(STORE, order(), by=OWNER, id="k")
             assert await node.read(STORE) == before
@@ -104,14 +103,13 @@ async def test_a_refused_append_leaves_no_trace(monkeypatch: pytest.MonkeyPatch)
 async def test_a_failed_log_ends_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     """The waiting command's outcome is unknown, and the error comes out of the `async with`."""
 
-    async def fail(self: object, entries: object) -> int:
-        await trio.lowlevel.checkpoint()
+    def fail(self: object, entries: object, done: object) -> None:
         raise UnknownOutcome
 
     with pytest.raises(LogFailed):
         async with open_node(config()) as node:
             await make_shop(node)
-            monkeypatch.setattr(MemoryLog, "append", fail)
+            monkeypatch.setattr(MemoryLog, "submit", fail)
             with pytest.raises(UnknownOutcome):
                 await node.ask(STORE, order(), by=OWNER)
             await trio.sleep_forever()

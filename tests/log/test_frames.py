@@ -43,7 +43,7 @@ def test_what_is_packed_is_read(entries: list[Entry], align: int) -> None:
     frame = frames.parse_frame(data.ljust(16_384, b"\0"), 0, 16_384, align, CHAIN)
     assert isinstance(frame, Frame)
     assert frames.unpack_entries(frame.payload, frame.entries) == entries
-    assert frames.stream_versions(frame.payload, frame.entries) == [entry[:2] for entry in entries]
+    assert frames.last_versions(frame.payload, frame.entries) == dict(entry[:2] for entry in entries)
     assert sum(map(frames.entry_bytes, entries)) <= len(frame.payload) < len(data)
     assert (frame.first_position, frame.entries, frame.chain) == (101, len(entries), following)
     assert following == Chain(LOG, 3, 11, 100 + len(entries), following.crc)

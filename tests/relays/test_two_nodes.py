@@ -147,20 +147,22 @@ def test_the_death_of_one_stops_nobody(tmp_path: Path, server: RedisServer) -> N
         curl.wait_for('"serverId":"backend-1"')
 
 
-def test_redis_is_away_under_load(tmp_path: Path, server: RedisServer) -> None:
+def test_redis_is_away_under_load(tmp_path: Path, server: RedisServer, pytestconfig: pytest.Config) -> None:
     """Streams stay up on both sides; everything made meanwhile reaches the other node, once, in order."""
+    away_s = pytestconfig.getoption("--redis-away")
     with two_nodes(tmp_path, server) as (one, two), listening(one) as far, listening(two) as near:
         with httpx.Client(base_url=two.url) as http:
 
-            def send(numbers: range) -> None:
+            def send(numbers: range, within_s: float = 0.0) -> None:
                 for number in numbers:
+                    time.sleep(within_s / len(numbers))
                     body = {"event_type": "test.event", "data": {"n": number}}
                     assert http.post("/v1/users/123/send-event", json=body).status_code == 200
 
             send(range(100))
             far.wait_for("test.event", 100)
             server.stop()
-            send(range(100, 300))
+            send(range(100, 300), away_s)
             near.wait_for("test.event", 300)
             server.start()
             send(range(300, 400))

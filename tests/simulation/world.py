@@ -270,7 +270,7 @@ class World:
     async def _upkeep(self, node: Node) -> None:
         with trio.move_on_after(self.chance.random()):
             await node.upkeep.take()
-            node.upkeep._drop_idle()
+            await node.upkeep._drop_idle()
 
     async def _look(self, node: Node, stream: str) -> None:
         try:

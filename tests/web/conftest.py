@@ -9,6 +9,8 @@ import pytest
 import structlog
 
 from tests.web.site import Running, running, set_up
+from web import fanout
+from web.poller import TaskPoller
 
 
 @pytest.fixture
@@ -29,3 +31,11 @@ def _restore_logs() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+
+
+@pytest.fixture(params=["epoll", "tasks"])
+def watching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run with each way of watching sockets."""
+    if request.param == "tasks":
+        monkeypatch.setattr(fanout, "make_poller", TaskPoller)
+    return str(request.param)

@@ -48,6 +48,7 @@ async def test_metrics_are_in_the_text_format(shop: Running) -> None:
         assert line in lines
     names = [line.split()[2] for line in lines if line.startswith("# TYPE")]
     assert len(names) == len(set(names))
+    assert "process_resident_memory_bytes" in names
 
 
 @pytest.mark.parametrize("page", ["streams", "reactions", "parked"])

@@ -221,6 +221,49 @@ def test_a_bad_plugin_is_refused_with_the_reason(
     assert why in refused.value.detail
 
 
+DO = 'class Do(Command, frozen=True): "Do it."'
+SAYS = f'{DO}\n    allowed = frozenset({{"service"}})'.replace(': "Do it."', ":")
+NOT_ITS_OWN = "class Other(Event, frozen=True): 'Not in the union.'\ndef decide"
+DONE = 'class Done(Event, frozen=True): "Done."'
+COUNTED = 'class Done(Event, frozen=True):\n    "Done."\n    n: int = 0'
+STATE = "class State(Struct):\n    n: int = 0"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status"),
+    [
+        ("return [Done()]", "return [1]", 500),
+        ("return [Done()]", "return None", 500),
+        ("def decide(state, command, context): return [Done()]", f"{NOT_ITS_OWN}(*_): return [Other()]", 500),
+        ("return [Done()]", "return [Done('one')]", 500),
+        ("def evolve(state, event): pass", "def evolve(state, event): 1 / 0", 500),
+        ("def touched(event): return []", "def touched(event): return [('x', 'y')]", 500),
+        ("def answer(state, command, events): return {}", "def answer(*_): return {'a': object()}", 500),
+        ("def fences(event): return False", "def fences(event): 1 / 0", 500),
+        ("class State(Struct): pass", f"{STATE}\n    m: object = object()", 200),
+        ("class State(Struct): pass", f"{STATE}\n    m: int = 'one'", 200),
+        ("def deadline(state): return None", "def deadline(state): 1 / 0", 503),
+    ],
+)
+async def test_a_fault_in_the_rules_costs_only_its_own_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, status: int
+) -> None:
+    """The server goes on, also through checkpoints, and starts again."""
+    assert old in RULES
+    (tmp_path / "odd_rules.py").write_text(RULES.replace(old, new).replace(DO, SAYS).replace(DONE, COUNTED))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_rules", raising=False)
+    settings = {"open": True, "plugins": "odd_rules", "data": str(tmp_path / "data")}
+    for _ in range(2):
+        async with running(**settings) as site, site.client() as http:
+            assert (await http.post("/v1/things/a/do", json={})).status_code == status
+            await site.node.upkeep.take()
+            assert (await http.post("/v1/users/u/notify", json={"title": "hello"})).status_code == 200
+            await site.node.upkeep.take()
+            assert (await http.get("/readyz")).status_code == 200
+    monkeypatch.delitem(sys.modules, "odd_rules")
+
+
 @pytest.mark.parametrize(
     ("more", "why"),
     [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -160,6 +162,32 @@ async def test_recovery_comes_first_and_nothing_twice() -> None:
             assert len(ids) == len(set(ids)) == 3
 
 
+async def test_an_end_is_recovered_though_the_clock_went_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without a battery wakes up an hour ago: what came later still comes later."""
+    settings = {"open": True, "data": str(tmp_path)}
+    async with running(**settings) as site, site.client() as client:
+        await Jobs(client).start("a")
+        await Jobs(client).advance("a", 1)
+        seen = {"last-event-id": (await client.get(f"{API}/history/a")).json()[-1]["eventId"]}
+    now_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() - 3_600 * 10**9)
+    async with running(**settings) as site, site.client() as client:
+        await Jobs(client).start("b")
+        await Jobs(client).do("complete-task", task="a")
+        async with listening(client, f"{API}/subscribe?userId=u1", headers=seen) as listener:
+            told = [await listener.message("recovery") for _ in range(2)]
+        assert [(event["taskId"], event["percentage"]) for event in told] == [("b", 0), ("a", 100)]
+        every = (await client.get(f"{API}/user/u1")).json()
+        assert [(event["taskId"], event["percentage"]) for event in every] == [
+            ("a", 0),
+            ("a", 25),
+            ("b", 0),
+            ("a", 100),
+        ]
+
+
 async def test_events_under_way_while_it_opens_come_once() -> None:
     """Many clients open while a task moves: each sees it rise without a gap after its recovery."""
     async with running(open=True) as site, site.client() as client:
@@ -236,6 +264,20 @@ async def test_who_may_read_and_order() -> None:
             assert (await client.post(order, headers=cookie)).status_code == 202
             foreign = cookie | {"origin": "https://elsewhere.example"}
             assert (await client.post(order, headers=foreign)).status_code == 403
+
+
+async def test_no_guest_is_served_for_nothing() -> None:
+    """Where guests pay afterwards the order would be settled at the till: services may ask for that."""
+    async with running() as site, site.client("service") as service, site.client("user:u1") as guest:
+        for store, mode in (("after", "postpay"), ("before", "prepay")):
+            body = {"name": store, "payment_mode": mode}
+            assert (await service.post(f"/v1/stores/{store}/configure-store", json=body)).status_code == 200
+        order = f"{API}/orders?userId=u1&{LAPTOP}&storeId"
+        refused = await guest.post(f"{order}=after", headers={"idempotency-key": "k"})
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert (await guest.get(f"{API}/user/u1")).json() == []
+        for client, store in ((guest, "before"), (guest, "nowhere"), (service, "after")):
+            assert (await client.post(f"{order}={store}")).status_code == 202
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ async def test_a_group_goes_to_a_time_or_an_offset(site: Running) -> None:
         ("service", "/v1/topics/news", {**EVENT, "event_id": "a b"}, 400, "malformed"),
         ("service", "/v1/topics/news", {**EVENT, "key": "k" * 201}, 400, "malformed"),
         ("service", "/v1/topics/news", {**EVENT, "data": "x" * 65_536}, 400, "malformed"),
+        ("service", "/v1/topics/news", {**EVENT, "time": "2026-02-30T18:15:30Z"}, 422, "time_invalid"),
         ("service", "/v1/topics/news", {"records": []}, 400, "malformed"),
         ("service", "/v1/topics/news", {"records": [EVENT] * 501}, 400, "malformed"),
         ("service", f"{GROUP}/join", {"lease_s": 0.1}, 400, "malformed"),
@@ -148,6 +149,16 @@ async def test_refusals(site: Running, who: str | None, path: str, body: Any, st
     async with site.client(who) as client:
         answer = await client.post(path, json=body)
         assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+
+
+async def test_numbers_stay_as_they_are(site: Running) -> None:
+    """Also those that no float can hold: an id of 20 digits is still that id for every member."""
+    large = [2**63, 2**64 + 1, -(2**70), 12345678901234567890123, 0.1]
+    async with site.client("service") as client:
+        await post(client, "/v1/topics/news", {"data": {"ids": large}})
+        await post(client, f"{GROUP}/join", {"member": "m"})
+        [one] = (await post(client, f"{GROUP}/pull", {"member": "m"}))["records"]
+        assert one["data"] == {"ids": large}
 
 
 async def test_what_is_not_there(site: Running) -> None:

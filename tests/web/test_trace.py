@@ -78,3 +78,32 @@ def test_an_event_is_followed_from_the_account_to_the_user(tmp_path: Path) -> No
         shutil.move(segment, tmp_path / segment.name)
     gone = json.loads(onda("trace", ids["SnapshotsWanted"], "--json", "--data", str(data)).stdout)
     assert [one["type"] for one in gone["follows"]] == ["SnapshotsGenerated", "EventSent"]
+
+
+def test_a_sighting_is_followed_from_its_own_id(tmp_path: Path) -> None:
+    """Whoever sent it knows only that one: published, and what the three groups made of it."""
+    data, event_id = tmp_path / "data", "0192D3A4-5B6C-7D8E-9F00-112233445566"
+    at = "2026-11-20T18:15:30.000Z"
+    seen = {"customer_id": "A", "location": "Entrance", "confidence": 1, "detected_at": at}
+    with serving(data, "--open", "--no-demo") as server:
+        body = {"event_id": event_id, "timestamp": at, "data": seen}
+        assert httpx.post(f"{server.url}/v1/customers/identify", json=body).status_code == 200
+        until = time.monotonic() + 10
+        while not {"NoticeAdded", "VisitCounted"} <= {one["type"] for one in tail(data)}:
+            assert time.monotonic() < until
+        assert server.stop() == 0
+    [noticed] = [one["id"] for one in tail(data) if one["type"] == "NoticeAdded"]
+    for _ in range(2):
+        made = json.loads(onda("trace", event_id, "--json", "--data", str(data)).stdout)
+        assert made["event"]["type"] == "Published"
+        assert {one["type"] for one in made["follows"]} == {"NoticeAdded", "VisitCounted"}
+        causes = json.loads(onda("trace", noticed, "--json", "--data", str(data)).stdout)["causes"]
+        assert [one["type"] for one in causes] == ["Published"]
+        if (data / "log").exists():  # then out of the history alone
+            for segment in (data / "log").iterdir():
+                shutil.move(segment, tmp_path / segment.name)
+
+
+def tail(data: Path) -> list[dict[str, str]]:
+    """All records of the log."""
+    return [json.loads(line) for line in onda("tail", "-n", "0", "--data", str(data)).stdout.splitlines()]

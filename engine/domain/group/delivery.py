@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from engine.domain import contract
 from engine.domain.contract import Context
 from engine.domain.fields import Ref
-from engine.domain.group.members import MemberRenewed, known
+from engine.domain.group.members import MemberRenewed, after_a_step_back, known
 from engine.domain.group.state import (
     LEASES_MAX,
     WINDOW,
@@ -83,8 +83,11 @@ def decide(state: State, command: Command, context: Context) -> list[contract.Ev
             place = state.places[window.partition]
             given += _choose(place, window, room - len(given), context.now_ms)
     until_ms = context.now_ms + member.lease_ms
+    anew = after_a_step_back(state, context.now_ms)
     if given:
-        return [Delivered(command.member, state.deliveries + 1, until_ms, tuple(given))]
+        return [*anew, Delivered(command.member, state.deliveries + 1, until_ms, tuple(given))]
+    if anew:
+        return anew
     if member.until_ms - context.now_ms < member.lease_ms // 2:
         return [MemberRenewed(command.member, until_ms)]
     return []

@@ -153,6 +153,21 @@ def known(state: State, name: str) -> Member:
     return member
 
 
+def after_a_step_back(state: State, now_ms: int) -> list[contract.Event]:
+    """Return leases anew where they last longer than leases do, as the clock was set back: a member that is
+    gone would hold its records for as long as that.
+    """
+    latest = {name: now_ms + member.lease_ms for name, member in state.members.items()}
+    long: dict[str, list[Spot]] = {
+        name: [] for name, member in state.members.items() if member.until_ms > latest[name]
+    }
+    for number, place in enumerate(state.places):
+        for offset, lease in place.under_way.items():
+            if lease.until_ms > latest.get(lease.member, lease.until_ms):
+                long.setdefault(lease.member, []).append(Spot(number, offset))
+    return [MemberRenewed(name, latest[name], tuple(spots)) for name, spots in long.items()]
+
+
 def _join(state: State, command: Join, now_ms: int) -> list[contract.Event]:
     name = command.member
     events: list[contract.Event] = []

@@ -244,7 +244,10 @@ def _stays(state: State, order: Order) -> bool:
         party = state.bills.get(order.table, {}).get(order.order)
         if party is not None and state.sittings.get(order.table) == party:
             return True
-    payments = (state.payments.get(name) for name in state.payments_of.get(order.order, ()))
+    names = state.payments_of.get(order.order)
+    if not names:
+        return False
+    payments = (state.payments.get(name) for name in names)
     return any(is_giving_back(payment) for payment in payments if payment is not None)
 
 

@@ -6,6 +6,7 @@ shown to the next party, and changes of orders that the table does not hold are 
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import assert_never
 
 from engine.domain import contract
@@ -18,6 +19,9 @@ from engine.domain.table.state import SELF, State, is_open
 
 ORDERS_MAX = 200
 """Orders that a table shows of one sitting: beyond that the oldest that are over make room."""
+
+OLDEST = 32
+"""Among so many of the oldest orders one that is over is looked for."""
 
 
 class ShowMenu(contract.Command, frozen=True):
@@ -153,6 +157,7 @@ def _received(state: State, order: Order, sitting: int, context: Context) -> lis
         events.append(opened(state, None, context, order.placed_at))
     dropped: tuple[str, ...] = ()
     if len(state.orders) >= ORDERS_MAX:
-        over = (old.order for old in state.orders.values() if old.status in CLOSED)
+        oldest = islice(state.orders.values(), OLDEST)  # not all of them, at each new order
+        over = (old.order for old in oldest if old.status in CLOSED)
         dropped = tuple(name for name in (next(over, None),) if name is not None)
     return [*events, OrderReceived(order.order, order, dropped)]

@@ -28,7 +28,7 @@ export function taskCards({ client, redraw }) {
       const marks = await answer.json();
       if (open.has(id)) open.set(id, { event, marks });
     } catch {
-      if (open.has(id)) open.set(id, { event: null, marks: held.marks }); // the next change asks again
+      if (open.has(id)) open.set(id, { event, marks: held.marks }); // the task's next event asks again
     }
     redraw();
   }
@@ -36,7 +36,7 @@ export function taskCards({ client, redraw }) {
   /** @param {any} task */
   function card(task) {
     const held = open.get(task.task);
-    if (held && held.event !== null && held.event !== task.event) void load(task.task, task.event);
+    if (held && held.event !== task.event) void load(task.task, task.event);
     const failed = task.status === "FAILED";
     const step = failed ? task.reason : task.status === "COMPLETED" ? t("task.done") : task.step_name;
     const sign = failed ? "warning" : task.status === "COMPLETED" ? "check" : "clock";
