@@ -23,6 +23,7 @@ MINUTES = {
     "latency": 1.5,
     "orders": 3.5,
     "storm": 1.0,
+    "fairness": 2.0,
     "idle": 2.2,
     "append": 0.7,
     "replay": 2.0,

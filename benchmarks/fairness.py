@@ -24,7 +24,7 @@ def main() -> None:
     """Measure and report."""
     options = parser("fairness", __doc__.partition("\n")[0])
     options.add_argument("--watchers", type=int, nargs="+", default=[0, 100, 10_000])
-    options.add_argument("--rate", type=float, default=10.0, help="events a second of the watched store")
+    options.add_argument("--rate", type=float, default=50.0, help="events a second of the watched store")
     options.add_argument("--seconds", type=float, default=8.0)
     given = options.parse_args()
     if given.quick:

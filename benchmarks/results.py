@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.harness import RESULTS, ROOT
 from benchmarks.plot import plot
 
-ORDER = ("fanout", "latency", "orders", "storm", "idle", "replay", "stores", "readers_ceiling")
+ORDER = ("fanout", "latency", "orders", "storm", "idle", "fairness", "replay", "stores", "readers_ceiling")
 """First in the page, in this order; others follow by name."""
 
 TITLE = "Deliveries a second against connections, one core for the server"

@@ -143,7 +143,7 @@ class Actor:
         look = Look(take)
         self._mailbox.append(look)
         self.bell.ring()
-        result: T = await look.reply.wait()
+        result: T = await look.wait()
         return result
 
     def view(self) -> bytes:

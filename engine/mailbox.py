@@ -51,11 +51,21 @@ class Look:
     __slots__ = ("_take", "reply")
 
     def __init__(self, take: Callable[[], Any]) -> None:
-        self._take = take
+        self._take: Callable[[], Any] | None = take
         self.reply: Reply[Any] = Reply()
 
+    async def wait(self) -> Any:
+        """Wait for what was seen; who gives up waiting leaves nothing behind (a subscription, say)."""
+        try:
+            return await self.reply.wait()
+        except BaseException:
+            self._take = None
+            raise
+
     def settle(self) -> None:
-        """Look now."""
+        """Look now, if anybody still waits."""
+        if self._take is None:
+            return
         try:
             self.reply.set(self._take())
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the one who asked

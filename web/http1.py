@@ -37,7 +37,11 @@ def _tail_now() -> bytes:
 
 
 def head(response: Response, *, close: bool = False) -> bytes:
-    """Return the head of an answer whose body is sent whole, or, with a stream, in chunks."""
+    """Return the head of an answer whose body is sent whole, or, with a stream, in chunks.
+
+    Raises:
+        ValueError: a header has a line end in it.
+    """
     lines = [f"HTTP/1.1 {response.status} \r\n"]
     own_length = False
     for name, value in response.headers:
@@ -45,10 +49,13 @@ def head(response: Response, *, close: bool = False) -> bytes:
         own_length = own_length or name == "content-length"
     if response.stream is None and not own_length and response.status not in _NO_LENGTH:
         lines.append(f"content-length: {len(response.body)}\r\n")
+    text = "".join(lines)
+    if not text.count("\n") == text.count("\r") == len(lines):
+        raise ValueError("a header has a line end in it")
     end = _CLOSE if close else b"\r\n"
     if response.stream is not None:
         end = _CHUNKED if not close else b"Transfer-Encoding: chunked\r\n" + _CLOSE
-    return b"%b%b%b" % ("".join(lines).encode("latin-1"), _tail_now(), end)
+    return b"%b%b%b" % (text.encode(), _tail_now(), end)
 
 
 def whole(response: Response, *, close: bool = False, bodiless: bool = False) -> bytes:

@@ -19,6 +19,7 @@ static int32_t *place_of;      /* number - base -> place in the order + 1 */
 static uint16_t *seen_by;      /* place -> how many subscribers have it */
 static char *ring;             /* the bytes of the last RING blocks */
 static uint32_t *ring_size;
+static int64_t *ring_place;    /* whose bytes stand there + 1 */
 static char *buffer;
 
 static void drop(struct subscriber *one) {
@@ -50,8 +51,9 @@ void subscribers_open(void) {
         seen_by = calloc(EVENTS_MAX, sizeof *seen_by);
         ring = malloc((size_t)RING * RING_BYTES);
         ring_size = calloc(RING, sizeof *ring_size);
+        ring_place = calloc(RING, sizeof *ring_place);
         buffer = malloc(2 * ROOM);
-        if (!all || !place_of || !seen_by || !ring || !ring_size || !buffer) fail("no memory");
+        if (!all || !place_of || !seen_by || !ring || !ring_size || !ring_place || !buffer) fail("no memory");
     }
     while (opened < opt.subs && pending < opt.burst) {
         struct subscriber *one = &all[opened];
@@ -111,16 +113,14 @@ static int64_t take_number(struct subscriber *one, const char *digits, const cha
 }
 
 static void check_content(int64_t place, const char *block, size_t size) {
-    static int64_t first = 0; /* places below this have been overwritten */
-    char *kept = ring + (size_t)(place % RING) * RING_BYTES;
-    size_t most = size < RING_BYTES ? size : RING_BYTES;
-    static int64_t last = -1;
-    if (place > last) {
+    /* What one subscriber took by sync another may get as the first by its stream: places come in any order. */
+    size_t slot = (size_t)(place % RING), most = size < RING_BYTES ? size : RING_BYTES;
+    char *kept = ring + slot * RING_BYTES;
+    if (ring_place[slot] < place + 1) {
         memcpy(kept, block, most);
-        ring_size[place % RING] = (uint32_t)size;
-        last = place;
-        if (last - RING + 1 > first) first = last - RING + 1;
-    } else if (place >= first && (ring_size[place % RING] != size || memcmp(kept, block, most) != 0)) {
+        ring_size[slot] = (uint32_t)size;
+        ring_place[slot] = place + 1;
+    } else if (ring_place[slot] == place + 1 && (ring_size[slot] != size || memcmp(kept, block, most) != 0)) {
         sum.different++;
         complain("other bytes than another subscriber's", block, size);
     }

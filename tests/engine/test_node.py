@@ -7,12 +7,15 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from engine import Cursor, open_node
 from engine.domain.store.orders import CreateOrder
 from engine.domain.store.shop import ConfigureStore
 from engine.domain.table.sitting import OpenTable
+from engine.domain.user.notices import Notify
 from engine.errors import IdempotencyMismatch, Malformed, Rejected, Stopping
+from engine.log.memory import MemoryLog
 from tests.engine.shop import OWNER, STORE, config, envelopes, make_shop, order, state_of, wait_until
 
 
@@ -232,3 +235,20 @@ def test_commands_have_one_class_per_name() -> None:
 
     assert codec.command_type("store", "create-order") is CreateOrder
     assert codec.command_type("store", "nonsense") is None
+
+
+async def test_who_gives_up_while_subscribing_leaves_nothing_behind() -> None:
+    """The actor is busy with an append, and the reader goes before its turn comes."""
+    async with open_node(config()) as node:
+        await node.ask("user:u1", Notify(title="x"))
+        assert isinstance(node.log, MemoryLog)
+        node.log.hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.ask, "user:u1", Notify(title="y"))
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.move_on_after(0) as scope:
+                await node.subscribe("user:u1")
+            assert scope.cancelled_caught
+            node.log.release()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not node.feeds["user:u1"].subscriptions

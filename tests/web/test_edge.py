@@ -15,6 +15,9 @@ from tests.web.site import Running, listening, order, running, set_up, token, wa
 from tests.web.test_edge_contract import REQUESTS, request
 from web.files import FILES_KEPT, raise_file_limit
 from web.forwarded import Proxies
+from web.messages import Request, Response
+from web.plugged import Route, Routes
+from web.site import Site
 
 SYNC = request("GET /v1/stores/s1/sync")
 PAGE = request("GET /", who="")
@@ -250,6 +253,28 @@ async def test_time_in_the_queue_is_not_the_client_s() -> None:
                 await stream.send_all(request("GET /v1/nothing"))
                 assert status((await answers(stream, 1))[0]) == 404
                 await trio.sleep(2.0)
+
+
+@pytest.mark.parametrize("edge", [True, False])
+@pytest.mark.parametrize("to", ["a%0d%0aset-cookie:%20b=c", "a%0aset-cookie:%20b=c", "%ea%b0%80"])
+async def test_a_header_s_value_cannot_become_a_header(edge: bool, to: str) -> None:
+    """Whatever a plugin puts there: rather no answer, and that connection alone."""
+
+    async def echo(_site: Site, given: Request) -> Response:
+        return Response(303, [("location", given.field("to") or "")])
+
+    async with running(edge=edge) as site:
+        site.site.routes = Routes([Route("GET", "/echo", echo)])
+        async with await site.connect() as stream:
+            await stream.send_all(request(f"GET /echo?to={to}", "Connection: close"))
+            got = b""
+            with trio.fail_after(5):
+                while data := await stream.receive_some(4096):
+                    got += data
+        assert b"\nset-cookie" not in got.lower()
+        assert (b"HTTP/1.1 303 " in got) == (b"location: \xea\xb0\x80\r\n" in got) == (to == "%ea%b0%80")
+        async with site.client("service") as client:
+            assert (await client.get("/healthz")).status_code == 200
 
 
 @pytest.mark.parametrize(
