@@ -125,6 +125,9 @@ class Checkpoint:
         except sqlite3.DatabaseError as error:
             raise LogFailed(f"{self._file}: {error}") from error
 
+    async def refresh(self) -> None:
+        """Look again what was taken last: by this node, as nobody else writes here."""
+
     async def take(self, moment: Moment) -> None:
         """Write one checkpoint, all of it or nothing.
 

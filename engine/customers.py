@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -79,7 +79,7 @@ class Host(Protocol):
 
     config: Config
     checkpoint: Checkpoint
-    actors: dict[str, Actor]
+    actors: MutableMapping[str, Actor]
     topics: Topics
 
     async def ask(self, stream: str, command: Command, *, by: str = ..., id: str | None = ...) -> Answer: ...

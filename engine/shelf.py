@@ -6,7 +6,7 @@ and log every record is found that is still kept anywhere. Some are kept decoded
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -64,7 +64,7 @@ class Host(Protocol):
     """Where records are."""
 
     log: Log
-    feeds: dict[str, Feed]
+    feeds: MutableMapping[str, Feed]
 
     @property
     def history(self) -> Keeper | None: ...

@@ -101,11 +101,13 @@ class Host(Protocol):
     """What the relay needs of its node."""
 
     node_id: str
-    epoch: str
     config: Config
     clock: Clock
     metrics: Metrics
     redis_up: Callable[[], bool]
+
+    @property
+    def epoch(self) -> str: ...
 
     async def ask_inside(
         self, stream: str, command: Command, *, by: str, id: str | None, cause: str | None

@@ -1,0 +1,62 @@
+"""Several nodes in one process, on one log in memory that they share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from engine import Node, opening
+from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.config import Config
+from engine.lease import Holder, MemoryLease
+from engine.log import partition_of
+from engine.log.memory import MemoryLog
+from engine.metrics import Metrics
+from engine.opening import open_node
+from engine.partition import Ground
+from tests.engine.shop import config
+
+
+class Cluster:
+    """While it is in force, `open_node` opens nodes on these partitions."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, partitions: int = 2) -> None:
+        self.logs = [MemoryLog() for _ in range(partitions)]
+        self.holders = [Holder() for _ in range(partitions)]
+        self._checkpoints: list[Checkpoint] = []
+        patch.setattr(opening, "_open_grounds", self._open)
+
+    def log_of(self, stream: str) -> MemoryLog:
+        """Return the log that has a stream."""
+        return self.logs[partition_of(stream, len(self.logs))]
+
+    async def _open(self, config: Config, stack: AsyncExitStack, metrics: Metrics) -> list[Ground]:
+        while len(self._checkpoints) < len(self.logs):
+            self._checkpoints.append(await open_checkpoint(":memory:"))
+        return [
+            Ground(log, checkpoint, MemoryLease(holder, config.node_id))
+            for log, checkpoint, holder in zip(self.logs, self._checkpoints, self.holders, strict=True)
+        ]
+
+    @asynccontextmanager
+    async def open(self, *names: str, **changes: Any) -> AsyncIterator[list[Node]]:
+        """Open nodes of these names; they end with the block."""
+        async with AsyncExitStack() as stack:
+            yield [
+                await stack.enter_async_context(open_node(config(node_id=name, **changes))) for name in names
+            ]
+
+    async def close(self) -> None:
+        """Let go of the checkpoints."""
+        for checkpoint in self._checkpoints:
+            await checkpoint.close()
+
+
+@pytest.fixture
+async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
+    found = Cluster(monkeypatch)
+    yield found
+    await found.close()
