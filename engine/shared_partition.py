@@ -26,6 +26,7 @@ from engine.config import Config
 from engine.errors import CursorUnusable, Unavailable
 from engine.feed import Feed
 from engine.log import SharedLog
+from engine.mailbox import Committed
 from engine.onward import to_committed, watch_over
 from engine.partition import Ground, Host, Partition
 from engine.reactions import Consumer, Reaction
@@ -62,6 +63,7 @@ class SharedPartition(Partition):
         super().__init__(host, part, ground.log, ground.checkpoint)
         assert ground.lease is not None
         self.on_duty = False
+        self._tailing = False  # on duty, or about to be
         self._lease = ground.lease
         self._reactions: Sequence[Reaction] = ()
         self._followed = ground.log.head
@@ -97,12 +99,22 @@ class SharedPartition(Partition):
         await rebuild_shared(self, actor)
         if actor.kind == "store" and actor.version > 0:
             self._host.note_store(actor.stream)
-        if self.on_duty and actor.version != actor.saved_version:
+        if self._tailing and actor.version != actor.saved_version:
             self.upkeep.changing(actor.stream)
 
     def arm(self, stream: str, due_ms: int | None) -> None:
         """Deadlines are watched by the node on duty."""
         self._host.arm(stream, due_ms if self.on_duty else None)
+
+    def appending(self, stream: str) -> None:
+        """See `Partition.appending`."""
+        if self._tailing:
+            super().appending(stream)
+
+    def committed(self, records: Sequence[Committed], size: int) -> None:
+        """See `Partition.committed`. Whoever is on duty hears of it."""
+        if self._tailing:
+            super().committed(records, size)
 
     # What others append
 
@@ -129,7 +141,7 @@ class SharedPartition(Partition):
     def _hand_out(self, stream: str, records: list[tuple[int, Entry]]) -> None:
         if records[0][1].version == 1 and stream.startswith("store:"):
             self._host.note_store(stream)
-        if self.on_duty:
+        if self._tailing:
             self.upkeep.changing(stream)
             for position, entry in records:
                 if position > self.tail.high:
@@ -140,7 +152,7 @@ class SharedPartition(Partition):
             feed = self.feeds.pop(stream, None)  # its ring would have a hole
             if feed is not None:
                 feed.close()
-            if not self.on_duty:
+            if not self._tailing:
                 return
             actor = self.actor(stream)
         assert isinstance(actor, SharedActor)
@@ -198,7 +210,7 @@ class SharedPartition(Partition):
                 logger.info("not on duty yet: %s", error)
                 nursery.cancel_scope.cancel()
             finally:
-                self.on_duty = False
+                self.on_duty = self._tailing = False
                 self.runners.clear()
                 for stream in self.actors:
                     self._host.arm(stream, None)
@@ -216,6 +228,7 @@ class SharedPartition(Partition):
         await self.checkpoint.refresh()
         self.tail = Tail(self._followed)
         self.upkeep.begin()
+        self._tailing = True
         await self.load_runners(self._reactions)
         self.on_duty = True
         changed = await self._changed_since(max(self.checkpoint.position, self.log.first - 1))
