@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.checkpoint import Checkpoint
+from engine.checkpoint_sqlite import open_checkpoint
 from engine.clock import Clock, SystemClock
 from engine.codec import decode_envelope
 from engine.config import Config

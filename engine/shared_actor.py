@@ -44,6 +44,7 @@ from engine.undo import Undo
 TRIES_MAX = 8
 PAUSE_S = 0.001
 """Bound of the pause after a first conflict; it doubles with each."""
+LOST_S = 0.02
 AWAY_S = 0.25
 """How long after the log did not answer it is asked again."""
 EVENTS_PER_COMMAND_MAX = 1024
@@ -69,6 +70,7 @@ class SharedActor(Actor):
         self.last_id = ""
         self._behind = False
         self._begun.clear()
+        self._foreign.clear()  # what was heard before is read
 
     def settled(self, last_id: str) -> None:
         """Take note that state and version are those of the log, whose record at this version is
@@ -143,6 +145,8 @@ class SharedActor(Actor):
 
     async def run(self) -> None:
         """See `Actor.run`. While the log is away, nothing can be read from it either."""
+        if self.lost:  # others may have to find out first why
+            await trio.sleep(random.uniform(0, LOST_S))
         while not self.loaded:
             try:
                 await self._host.rebuild(self)

@@ -180,7 +180,10 @@ class SharedPartition(Partition):
         try:
             while True:
                 if await self._hold():
-                    await self._be_on_duty()
+                    try:
+                        await self._be_on_duty()
+                    except* Unavailable as group:
+                        logger.warning("partition %s is given back: %s", self.log.epoch, group.exceptions)
                 await trio.sleep(random.uniform(0.5, 1.0) * LEASE_S / 3)
         finally:
             with trio.move_on_after(1.0) as scope:
@@ -206,9 +209,6 @@ class SharedPartition(Partition):
                     nursery.start_soon(runner.run)
                 nursery.start_soon(watch_over, self.log, self.tail)
                 await trio.sleep_forever()
-            except Unavailable as error:
-                logger.info("not on duty yet: %s", error)
-                nursery.cancel_scope.cancel()
             finally:
                 self.on_duty = self._tailing = False
                 self.runners.clear()
@@ -216,12 +216,18 @@ class SharedPartition(Partition):
                     self._host.arm(stream, None)
 
     async def _keep_lease(self, scope: trio.CancelScope) -> None:
-        while True:
-            with trio.move_on_after(LEASE_S):
+        held_s = trio.current_time()
+        with trio.move_on_at(held_s + LEASE_S) as patience:
+            while True:
                 await trio.sleep(LEASE_S / 3)
-                if await self._hold():
-                    continue
-            scope.cancel()
+                held_s = trio.current_time()
+                try:
+                    if not await self._lease.hold(LEASE_S):
+                        break
+                except Unavailable:
+                    continue  # until the lease has run out
+                patience.deadline = held_s + LEASE_S
+        scope.cancel()
 
     async def _prepare(self) -> None:
         """Know everything that changed since the last checkpoint, whoever took it."""

@@ -1,15 +1,17 @@
-"""Several nodes in one process, on one log in memory that they share."""
+"""Several nodes in one process, on one log that they share: in memory, or in a Redis of their own."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine import Node, opening
-from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.checkpoint import Checkpoint
+from engine.checkpoint_sqlite import open_checkpoint
 from engine.config import Config
 from engine.lease import Holder, MemoryLease
 from engine.log import partition_of
@@ -18,6 +20,8 @@ from engine.metrics import Metrics
 from engine.opening import open_node
 from engine.partition import Ground
 from tests.engine.shop import config
+from tests.log.redis_site import ALWAYS, needs_redis
+from tests.relays.redis_server import RedisServer, redis_server
 
 
 class Cluster:
@@ -55,8 +59,45 @@ class Cluster:
             await checkpoint.close()
 
 
+class RedisCluster:
+    """The same in a Redis."""
+
+    def __init__(self, server: RedisServer, partitions: int = 2) -> None:
+        self.server = server
+        self._settings: dict[str, Any] = {"log_url": server.url, "redis_partitions": partitions}
+
+    @asynccontextmanager
+    async def open(self, *names: str, **changes: Any) -> AsyncIterator[list[Node]]:
+        """Open nodes of these names; they end with the block."""
+        async with AsyncExitStack() as stack:
+            yield [
+                await stack.enter_async_context(open_node(config(node_id=name, **self._settings, **changes)))
+                for name in names
+            ]
+
+
 @pytest.fixture
-async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
+async def memory_cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
     found = Cluster(monkeypatch)
     yield found
     await found.close()
+
+
+@pytest.fixture
+def redis_cluster(tmp_path: Path) -> Iterator[RedisCluster]:
+    with redis_server(tmp_path, *ALWAYS) as server:
+        yield RedisCluster(server)
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=needs_redis)])
+async def cluster(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> AsyncIterator[Cluster | RedisCluster]:
+    """Either."""
+    if request.param == "memory":
+        found = Cluster(monkeypatch)
+        yield found
+        await found.close()
+        return
+    with redis_server(tmp_path, *ALWAYS) as server:
+        yield RedisCluster(server)

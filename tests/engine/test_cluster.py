@@ -9,10 +9,10 @@ import trio
 from engine import Answer, Cursor, Node
 from engine.domain.store.coupons import CreateCoupon, IssueCoupon
 from engine.errors import IdempotencyMismatch, ReadOnly, Rejected, Unavailable
-from tests.engine.cluster import Cluster, cluster
+from tests.engine.cluster import Cluster, RedisCluster, cluster, memory_cluster
 from tests.engine.shop import OWNER, STORE, make_shop, order, state_of, wait_until
 
-__all__ = ["cluster"]
+__all__ = ["cluster", "memory_cluster"]
 
 
 def conflicts(node: Node) -> float:
@@ -30,7 +30,7 @@ async def same(one: Node, other: Node, stream: str) -> None:
             await trio.sleep(0.001)
 
 
-async def test_a_shop_that_one_node_made_takes_orders_at_another(cluster: Cluster) -> None:
+async def test_a_shop_that_one_node_made_takes_orders_at_another(cluster: Cluster | RedisCluster) -> None:
     """Either node decides on what the other has done, and both show the same."""
     async with cluster.open("a", "b") as (a, b):
         await make_shop(a)
@@ -42,7 +42,7 @@ async def test_a_shop_that_one_node_made_takes_orders_at_another(cluster: Cluste
         assert len((await state_of(a, STORE))["orders"]) == 3
 
 
-async def test_a_screen_at_one_node_shows_what_the_other_takes(cluster: Cluster) -> None:
+async def test_a_screen_at_one_node_shows_what_the_other_takes(cluster: Cluster | RedisCluster) -> None:
     """Frames are the same bytes, in order, each once; a cursor of one node is good at the other."""
     async with cluster.open("a", "b") as (a, b):
         await make_shop(a)
@@ -63,7 +63,7 @@ async def test_a_screen_at_one_node_shows_what_the_other_takes(cluster: Cluster)
             assert len(again.take()) == answers[-1].version - answers[4].version
 
 
-async def test_two_nodes_at_one_coupon(cluster: Cluster) -> None:
+async def test_two_nodes_at_one_coupon(cluster: Cluster | RedisCluster) -> None:
     """Five hundred coupons, a thousand guests at two nodes: each coupon goes to one guest."""
     async with cluster.open("a", "b", mailbox_max=2000) as (a, b):
         await make_shop(a)
@@ -96,7 +96,7 @@ async def test_two_nodes_at_one_coupon(cluster: Cluster) -> None:
         await same(a, b, STORE)
 
 
-async def test_one_key_at_two_nodes_is_one_order(cluster: Cluster) -> None:
+async def test_one_key_at_two_nodes_is_one_order(cluster: Cluster | RedisCluster) -> None:
     """Whoever is faster: both get the same answer, and there is one effect."""
     async with cluster.open("a", "b") as (a, b):
         await make_shop(a)
@@ -119,7 +119,7 @@ async def test_one_key_at_two_nodes_is_one_order(cluster: Cluster) -> None:
             await b.ask(STORE, order(quantity=2), by=OWNER, id="k1")
 
 
-async def test_what_follows_from_a_record_happens_once(cluster: Cluster) -> None:
+async def test_what_follows_from_a_record_happens_once(cluster: Cluster | RedisCluster) -> None:
     """Each partition has one node that runs reactions, whichever node the record was made at."""
     async with cluster.open("a", "b") as (a, b):
         await make_shop(a)
@@ -135,7 +135,7 @@ async def test_what_follows_from_a_record_happens_once(cluster: Cluster) -> None
         assert [sum(pair) for pair in zip(*held, strict=True)] == [1, 1]
 
 
-async def test_another_node_takes_over(cluster: Cluster) -> None:
+async def test_another_node_takes_over(cluster: Cluster | RedisCluster) -> None:
     """When a node ends, the other goes on with its reactions and deadlines, from the checkpoint on."""
     async with cluster.open("b") as (b,):
         async with cluster.open("a") as (a,):
@@ -150,7 +150,7 @@ async def test_another_node_takes_over(cluster: Cluster) -> None:
         await wait_until(lambda: all(one.on_duty for one in b.partitions), 10)
 
 
-async def test_what_a_start_finds_is_what_was_there(cluster: Cluster) -> None:
+async def test_what_a_start_finds_is_what_was_there(cluster: Cluster | RedisCluster) -> None:
     """A node that comes later reads the checkpoint and what came after it."""
     async with cluster.open("a", checkpoint_s=0.05) as (a,):
         await make_shop(a)
@@ -164,33 +164,33 @@ async def test_what_a_start_finds_is_what_was_there(cluster: Cluster) -> None:
             assert len((await state_of(b, STORE))["orders"]) == 50
 
 
-async def test_while_the_log_takes_nothing_commands_are_refused(cluster: Cluster) -> None:
+async def test_while_the_log_takes_nothing_commands_are_refused(memory_cluster: Cluster) -> None:
     """Reads go on, and so does everything once it takes appends again."""
-    async with cluster.open("a", "b") as (a, b):
+    async with memory_cluster.open("a", "b") as (a, b):
         await make_shop(a)
         await same(a, b, STORE)
         before = await a.read(STORE)
-        for log in cluster.logs:
+        for log in memory_cluster.logs:
             log.set_writable(False)
         for node in (a, b):
             with pytest.raises(ReadOnly):
                 await node.ask(STORE, order(), by=OWNER)
             assert await node.read(STORE) == before
-        for log in cluster.logs:
+        for log in memory_cluster.logs:
             log.set_writable(True)
         await b.ask(STORE, order(), by=OWNER)
         await same(a, b, STORE)
 
 
-async def test_a_new_epoch_starts_everything_afresh(cluster: Cluster) -> None:
+async def test_a_new_epoch_starts_everything_afresh(memory_cluster: Cluster) -> None:
     """When the log lost acknowledged records, states are those of the log, and old cursors are told."""
-    async with cluster.open("a", "b") as (a, b):
+    async with memory_cluster.open("a", "b") as (a, b):
         await make_shop(a)
         kept = await a.ask(STORE, order(), by=OWNER)
         await a.ask(STORE, order(), by=OWNER)
         await same(a, b, STORE)
         lost = (await a.read(STORE)).version - kept.version
-        cluster.log_of(STORE).lose(lost, "later")
+        memory_cluster.log_of(STORE).lose(lost, "later")
         for node in (a, b):
             await wait_until(lambda node=node: node.partition_of(STORE).epoch == "later")
             with trio.fail_after(5):
