@@ -218,6 +218,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ConfigError("redis_partitions must be 1 to 1024")
         if self.log_url and self.db not in ("", "none"):
             raise ConfigError("db: there is no history yet with log_url; it takes the log of one node")
+        if self.log_url and not (self.secret or self.open):
+            raise ConfigError("log_url needs secret: a token of one node has to be good at the others")
         self._check_payments()
         if not self.webhook_timeout_s > 0:
             raise ConfigError("webhook_timeout_s must be more than 0: it is how long to wait for an answer")

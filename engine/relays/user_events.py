@@ -175,8 +175,12 @@ class UserEvents:
 
     @property
     def origin(self) -> str:
-        """What names this node in messages: its log's epoch too, as names of nodes may be given twice."""
+        """What names this node in messages: its log's epoch too, as names of nodes may be given twice. Nodes
+        that share a log are one: each has what another of them took in.
+        """
         assert self._host is not None
+        if self._host.config.log_url:
+            return f"{self._host.epoch}."
         return f"{self._host.epoch}.{self._host.node_id}"
 
     def _count(self, outcome: str) -> None:

@@ -64,7 +64,11 @@ class RedisCluster:
 
     def __init__(self, server: RedisServer, partitions: int = 2) -> None:
         self.server = server
-        self._settings: dict[str, Any] = {"log_url": server.url, "redis_partitions": partitions}
+        self._settings: dict[str, Any] = {
+            "log_url": server.url,
+            "redis_partitions": partitions,
+            "secret": "a secret that the nodes have together",
+        }
 
     @asynccontextmanager
     async def open(self, *names: str, **changes: Any) -> AsyncIterator[list[Node]]:
