@@ -42,7 +42,7 @@ class Moment(NamedTuple):
 
     `position`: the log is complete in it up to here; `floor`: and nothing in it is newer than this; `refill`:
     rings are refilled from the log after this position; `answers`: (stream, key, what is known);
-    `horizon_ms`: answers older than this are dropped.
+    `horizon_ms`: answers older than this are dropped; `epoch`: of the log, when the states were.
     """
 
     position: int
@@ -52,6 +52,7 @@ class Moment(NamedTuple):
     answers: Sequence[tuple[str, str, Known]]
     positions: dict[str, int]
     horizon_ms: int
+    epoch: str = ""
 
 
 class Checkpoint(Protocol):

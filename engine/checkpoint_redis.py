@@ -167,8 +167,7 @@ class RedisCheckpoint:
     async def _run(self, text: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         return await self._ask(lambda line: good(line.run(text, [(keys, arguments)])[0]))
 
-    async def _guarded(self, text: Script, *arguments: Any) -> None:
-        epoch = self._log.partitions[self._number].epoch
+    async def _guarded(self, text: Script, epoch: str, *arguments: Any) -> None:
         keys = (self._key("lease"), self._key("meta"))
         answer = await self._run(text, keys, (self._holder, epoch, self._tag, *arguments))
         if answer[0] != b"ok":
@@ -203,7 +202,7 @@ class RedisCheckpoint:
             states += (stream, version, "" if due_ms is None else due_ms, state)
             size += len(state)
             if size > CALL_BYTES:
-                await self._guarded(SAVE, moment.floor, len(states) // 4, *states)
+                await self._guarded(SAVE, moment.epoch, moment.floor, len(states) // 4, *states)
                 states, size = [], 0
         words = [moment.floor, len(states) // 4, *states]
         for stream, key, known in moment.answers:
@@ -213,11 +212,13 @@ class RedisCheckpoint:
             words += (stream, key, known.at_ms, known.digest, packed)
             size += len(packed)
             if size > CALL_BYTES:
-                await self._guarded(SAVE, *words)
+                await self._guarded(SAVE, moment.epoch, *words)
                 words, size = [moment.floor, 0], 0
-        await self._guarded(SAVE, *words)
+        await self._guarded(SAVE, moment.epoch, *words)
         places = [word for pair in moment.positions.items() for word in pair]
-        await self._guarded(FINISH, moment.position, moment.floor, moment.refill, moment.horizon_ms, *places)
+        await self._guarded(
+            FINISH, moment.epoch, moment.position, moment.floor, moment.refill, moment.horizon_ms, *places
+        )
         self.position, self.floor, self.refill = moment.position, moment.floor, moment.refill
 
     async def load_states(self, streams: Iterable[str]) -> dict[str, SavedState]:

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 import trio
 
 from engine.actor import Actor
-from engine.answers import Answer, Stored, command_key
+from engine.answers import Answer, Known, Stored, command_key
+from engine.checkpoint import SavedState
 from engine.codec import decode_envelope, decode_event
 from engine.errors import (
     Conflict,
@@ -78,6 +79,16 @@ class SharedActor(Actor):
         """
         self.last_id = last_id
         self._undo.mark(self.state, self.version)
+
+    def saved_with_answers(self) -> tuple[SavedState, dict[str, Known]]:
+        """See `Actor.saved_with_answers`.
+
+        Raises:
+            Unavailable: there are records that the state does not have yet.
+        """
+        if self._behind or self._foreign:
+            raise Unavailable(f"{self.stream} is behind")
+        return super().saved_with_answers()
 
     def hear(self, records: Sequence[tuple[int, Entry]]) -> None:
         """Take records of this stream, in order, by whomever they were appended: at once between two turns,
@@ -245,14 +256,17 @@ class SharedActor(Actor):
         else:
             self._fail(turn, UnknownOutcome)
         self._under_way = None
+        if isinstance(error, Forked):
+            self._mailbox.extendleft(reversed(turn.looks))
+            raise StateLost(crash=False) from error
+        if self._foreign:
+            self._take_heard()
+        there = isinstance(error, Conflict) and (error.version, error.id) == (self.version, self.last_id)
+        if not there and not isinstance(error, Unavailable):
+            self.fall_behind()  # what it met, or what became of it, was not heard yet
         for look in turn.looks:
             look.settle()
-        turn.looks = []
-        if isinstance(error, Forked):
-            raise StateLost(crash=False) from error
-        if not isinstance(error, Unavailable):
-            self.fall_behind()
-        elif self._mailbox:
+        if self._mailbox:
             self.bell.ring()
 
     def _go_back(self, turn: Turn) -> None:

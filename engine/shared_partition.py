@@ -67,6 +67,8 @@ class SharedPartition(Partition):
         self._lease = ground.lease
         self._reactions: Sequence[Reaction] = ()
         self._followed = ground.log.head
+        self._duty: trio.CancelScope | None = None
+        self._armed: set[str] = set()
 
     def _make_actor(self, stream: str, feed: Feed) -> SharedActor:
         return SharedActor(stream, feed, self)
@@ -104,7 +106,9 @@ class SharedPartition(Partition):
 
     def arm(self, stream: str, due_ms: int | None) -> None:
         """Deadlines are watched by the node on duty."""
-        self._host.arm(stream, due_ms if self.on_duty else None)
+        if self.on_duty:
+            self._host.arm(stream, due_ms)
+            self._armed.add(stream)
 
     def appending(self, stream: str) -> None:
         """See `Partition.appending`."""
@@ -124,8 +128,9 @@ class SharedPartition(Partition):
                 self._begin_epoch()
             try:
                 found = await self.log.follow(self._followed, FOLLOW_S)
-            except CursorUnusable:
+            except CursorUnusable:  # so far behind that records went without being heard
                 self._followed = self.log.head
+                self._begin_duty_anew()
                 for actor in self.actors.values():
                     assert isinstance(actor, SharedActor)
                     actor.fall_behind()
@@ -162,6 +167,7 @@ class SharedPartition(Partition):
         logger.error("a new epoch begins, everything is read again: %s after %s", self.log.epoch, self.epoch)
         self.epoch = self.log.epoch
         self._followed = self.log.head
+        self._begin_duty_anew()
         for stream in [stream for stream in self.feeds if stream not in self.actors]:
             self.feeds.pop(stream).close()
         for actor in self.actors.values():
@@ -199,9 +205,15 @@ class SharedPartition(Partition):
         except Unavailable:
             return False
 
+    def _begin_duty_anew(self) -> None:
+        """What is known of the partition has a hole: read again what a node on duty has to know."""
+        if self._duty is not None:
+            self._duty.cancel()
+
     async def _be_on_duty(self) -> None:
-        """Work until the lease is lost."""
+        """Work until the lease is lost, or what is known is not enough any more."""
         async with trio.open_nursery() as nursery:
+            self._duty = nursery.cancel_scope
             nursery.start_soon(self._keep_lease, nursery.cancel_scope)
             try:
                 await self._prepare()
@@ -211,9 +223,11 @@ class SharedPartition(Partition):
                 await trio.sleep_forever()
             finally:
                 self.on_duty = self._tailing = False
+                self._duty = None
                 self.runners.clear()
-                for stream in self.actors:
+                for stream in self._armed:
                     self._host.arm(stream, None)
+                self._armed.clear()
 
     async def _keep_lease(self, scope: trio.CancelScope) -> None:
         held_s = trio.current_time()
@@ -241,18 +255,26 @@ class SharedPartition(Partition):
         for actor in self.actors.values():
             if actor.stream not in changed:
                 actor.saved_version = actor.version
+            if actor.loaded:
+                self.arm(actor.stream, actor.due_ms)
         for stream in changed:
             self.upkeep.changing(stream)
-            actor = self.actor(stream)
-            self._host.arm(stream, actor.due_ms if actor.loaded else None)
+            self.actor(stream)
         for stream, due_ms in await self.checkpoint.deadlines():
             if stream not in self.actors:
-                self._host.arm(stream, due_ms)
+                self.arm(stream, due_ms)
 
     async def _changed_since(self, position: int) -> set[str]:
         """Return the streams that have records after a position."""
         changed: set[str] = set()
-        while found := await self.log.read(position, CHUNK_BYTES):
+        while True:
+            try:
+                found = await self.log.read(position, CHUNK_BYTES)
+            except CursorUnusable:  # another node took a checkpoint meanwhile: what went is in that
+                position = max(position, self.log.first - 1)
+                continue
+            if not found:
+                break
             position = found[-1][0]
             for _, entry in found:
                 changed.add(entry.stream)

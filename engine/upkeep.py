@@ -48,6 +48,7 @@ class Host(Protocol):
     runners: list[Consumer]
 
     on_duty: bool
+    epoch: str
 
     @property
     def followed(self) -> int: ...
@@ -130,6 +131,7 @@ class Upkeep:
         if position == host.checkpoint.position and not self._changed:
             return set()
         changed, self._changed = self._changed, set()
+        epoch = host.epoch
         self._bytes = 0
         try:
             states, answers, missed = await self._collect(changed)
@@ -140,7 +142,7 @@ class Upkeep:
             refill = min(self._marks[0][0], position)
             floor = host.log.head
             await host.checkpoint.take(
-                Moment(position, floor, refill, states, answers, positions, horizon_ms)
+                Moment(position, floor, refill, states, answers, positions, horizon_ms, epoch)
             )
         except BaseException:
             self._changed |= changed
@@ -222,11 +224,12 @@ class Upkeep:
                 await trio.lowlevel.checkpoint()
 
     def _is_needed(self, actor: Actor) -> bool:
+        if actor.stream in self._changed:
+            return True
         if not self._host.on_duty:  # whoever is has all of it
             return bool(actor.feed.subscriptions)
         return (
-            actor.stream in self._changed
-            or actor.version != actor.saved_version
+            actor.version != actor.saved_version
             or bool(actor.feed.subscriptions)
             or bool(actor.memory.unsaved())
         )
