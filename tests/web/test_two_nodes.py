@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,50 @@ def test_while_redis_is_away_the_answer_is_503(tmp_path: Path, redis: RedisServe
         redis.start()
         until(lambda: order(a).status_code == 200)
         assert a.stop() == 0
+
+
+def test_guests_whose_node_is_killed_order_once(tmp_path: Path, redis: RedisServer) -> None:
+    """They repeat what has no answer at the other node, with the same key: each order is there once, and
+    repeats have the first answer.
+    """
+    answers: dict[str, Any] = {}
+
+    def guest(number: int, servers: list[Process]) -> None:
+        for count in range(25):
+            key = f"g{number}.{count}"
+            while key not in answers:
+                try:
+                    answer = httpx.post(
+                        f"{servers[0].url}{SHOP}/create-order",
+                        json={"lines": [{"product": "ramen", "quantity": 1}]},
+                        headers={"Idempotency-Key": key},
+                        timeout=15,
+                    )
+                except httpx.TransportError:
+                    servers.reverse()
+                    continue
+                if answer.status_code == 200:
+                    answers[key] = answer.json()
+                else:
+                    assert answer.status_code in (404, 500, 503, 504), answer.text
+                    time.sleep(0.05)
+
+    with node(tmp_path, redis, "a") as a, node(tmp_path, redis, "b") as b:
+        make_shop(a)
+        until(lambda: httpx.get(f"{b.url}{SHOP}/sync").status_code == 200)
+        with ThreadPoolExecutor(4) as pool:
+            guests = [pool.submit(guest, number, [a, b] if number % 2 else [b, a]) for number in range(4)]
+            until(lambda: len(answers) > 40)
+            a.stop(signal.SIGKILL, 10)
+            for one in guests:
+                one.result(60)
+        assert len(orders_of(b, "stores/s1")) == len(answers) == 100
+        for key in list(answers)[::10]:
+            again = httpx.post(
+                f"{b.url}{SHOP}/create-order",
+                json={"lines": [{"product": "ramen", "quantity": 1}]},
+                headers={"Idempotency-Key": key},
+                timeout=15,
+            )
+            assert again.headers["Idempotent-Replayed"] == "true"
+            assert again.json() == answers[key]
