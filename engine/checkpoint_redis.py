@@ -36,6 +36,7 @@ from engine.log.redis_asking import good
 from engine.log.redis_lines import Line
 from engine.log.redis_scripts import Script, script
 from engine.log.redis_shared import RedisLog
+from engine.witnesses import Witnesses
 
 CALL_BYTES = 256 << 10
 """States and answers that one script takes over: nobody else is served meanwhile."""
@@ -146,7 +147,8 @@ return {'ok'}
 class RedisCheckpoint:
     """See `engine.checkpoint.Checkpoint`. `holder`: as whom this node holds the lease."""
 
-    def __init__(self, log: RedisLog, number: int, holder: str) -> None:
+    def __init__(self, log: RedisLog, number: int, holder: str, witnesses: Witnesses) -> None:
+        self._witnesses = witnesses
         self._log = log
         self._number = number
         self._holder = holder
@@ -220,6 +222,7 @@ class RedisCheckpoint:
             FINISH, moment.epoch, moment.position, moment.floor, moment.refill, moment.horizon_ms, *places
         )
         self.position, self.floor, self.refill = moment.position, moment.floor, moment.refill
+        await self._witnesses.save(self._log.partitions)
 
     async def load_states(self, streams: Iterable[str]) -> dict[str, SavedState]:
         """See `Checkpoint.load_states`."""

@@ -223,6 +223,12 @@ class SharedActor(Actor):
                 kept.append(item)
         self._mailbox.extend(list(kept)[:1])
 
+    async def _again(self, key: str, known: Known, digest: str) -> Answer | Exception:
+        try:
+            return await super()._again(key, known, digest)
+        except Unavailable as error:  # the answer is where the log is
+            return error
+
     def _refusal(self) -> Unavailable:
         return self._log.refusal or LogAway()
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from engine import Answer, Cursor, Node
-from engine.errors import LogAway, OndaError, Rejected, Unavailable, UnknownOutcome
+from engine.errors import LogAway, LogFailed, OndaError, Rejected, Unavailable, UnknownOutcome
 from tests.engine.cluster import RedisCluster, redis_cluster
 from tests.engine.shop import OWNER, STORE, make_shop, order, state_of, wait_until
 from tests.engine.test_cluster import same
@@ -123,3 +123,16 @@ async def test_a_redis_that_lost_its_end_is_told(redis_cluster: RedisCluster, tm
         await same(a, b, STORE)
         with pytest.raises(Rejected):
             await a.ask("store:nobody", order(), by=OWNER)
+
+
+async def test_a_redis_that_was_emptied_is_refused(redis_cluster: RedisCluster, tmp_path: Path) -> None:
+    """Also when no node ran meanwhile: a node knows by its own disk that there were records."""
+    folder = str(tmp_path / "a")
+    async with redis_cluster.open("a", data=folder) as (a,):
+        await make_shop(a)
+    async with redis_cluster.open("a", data=folder) as (a,):
+        assert len((await state_of(a, STORE))["products"]) == 1
+    client(redis_cluster.server).flushall()
+    with pytest.raises(LogFailed, match="missing"):
+        async with redis_cluster.open("a", data=folder):
+            pass
