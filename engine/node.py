@@ -323,7 +323,7 @@ class Node:
                     with suppress(Unavailable):  # it is held down, or has ended with the log
                         await actor.look(lambda: None)
                 for partition in self.partitions:
-                    await partition.upkeep.take()
+                    await partition.finish()
             if scope.cancelled_caught:
                 logger.warning("stopped before everything was written out; the next start replays it")
             self._stopped = True

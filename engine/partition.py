@@ -174,6 +174,10 @@ class Partition:
         del self.actors[actor.stream]
         self._scopes.pop(actor.stream).cancel()
 
+    async def finish(self) -> None:
+        """Take the last checkpoint; mailboxes are empty, and what `run` runs has ended."""
+        await self.upkeep.take()
+
     def end(self) -> None:
         """End every actor."""
         for scope in self._scopes.values():

@@ -183,21 +183,23 @@ class SharedPartition(Partition):
     # Duty
 
     async def _take_turns(self) -> None:
-        try:
-            while True:
-                if await self._hold():
-                    try:
-                        await self._be_on_duty()
-                    except* Unavailable as group:
-                        logger.warning("partition %s is given back: %s", self.log.epoch, group.exceptions)
-                await trio.sleep(random.uniform(0.5, 1.0) * LEASE_S / 3)
-        finally:
-            with trio.move_on_after(1.0) as scope:
-                scope.shield = True
+        while True:
+            if await self._hold():
                 try:
-                    await self._lease.release()
-                except Unavailable as error:
-                    logger.info("the lease runs out by itself: %s", error)
+                    await self._be_on_duty()
+                except* Unavailable as group:
+                    logger.warning("a partition is given back: %s", group.exceptions)
+                self._leave_duty()
+            await trio.sleep(random.uniform(0.5, 1.0) * LEASE_S / 3)
+
+    async def finish(self) -> None:
+        """See `Partition.finish`; then let another node have the partition at once."""
+        await self.upkeep.take()
+        self._leave_duty()
+        try:
+            await self._lease.release()
+        except Unavailable as error:
+            logger.info("the lease runs out by itself: %s", error)
 
     async def _hold(self) -> bool:
         try:
@@ -215,19 +217,19 @@ class SharedPartition(Partition):
         async with trio.open_nursery() as nursery:
             self._duty = nursery.cancel_scope
             nursery.start_soon(self._keep_lease, nursery.cancel_scope)
-            try:
-                await self._prepare()
-                for runner in self.runners:
-                    nursery.start_soon(runner.run)
-                nursery.start_soon(watch_over, self.log, self.tail)
-                await trio.sleep_forever()
-            finally:
-                self.on_duty = self._tailing = False
-                self._duty = None
-                self.runners.clear()
-                for stream in self._armed:
-                    self._host.arm(stream, None)
-                self._armed.clear()
+            await self._prepare()
+            for runner in self.runners:
+                nursery.start_soon(runner.run)
+            nursery.start_soon(watch_over, self.log, self.tail)
+            await trio.sleep_forever()
+
+    def _leave_duty(self) -> None:
+        self.on_duty = self._tailing = False
+        self._duty = None
+        self.runners.clear()
+        for stream in self._armed:
+            self._host.arm(stream, None)
+        self._armed.clear()
 
     async def _keep_lease(self, scope: trio.CancelScope) -> None:
         held_s = trio.current_time()
