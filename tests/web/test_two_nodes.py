@@ -146,3 +146,38 @@ def test_guests_whose_node_is_killed_order_once(tmp_path: Path, redis: RedisServ
             )
             assert again.headers["Idempotent-Replayed"] == "true"
             assert again.json() == answers[key]
+
+
+def test_one_coupon_at_two_nodes(tmp_path: Path, redis: RedisServer) -> None:
+    """Five hundred pieces, six hundred guests, both nodes at once: the numbers 1 to 500 are given, each once."""
+    given: list[int] = []
+    refused: list[str] = []
+
+    def take(server: Process, guests: range) -> None:
+        with httpx.Client(base_url=server.url, timeout=15) as client:
+            for number in guests:
+                while True:
+                    answer = client.post(f"{SHOP}/issue-coupon", json={"coupon": "c", "user": f"u{number}"})
+                    if answer.status_code != 503:
+                        break
+                if answer.status_code == 200:
+                    given.append(answer.json()["result"]["sequence"])
+                else:
+                    refused.append(answer.json()["code"])
+
+    with node(tmp_path, redis, "a") as a, node(tmp_path, redis, "b") as b:
+        make_shop(a)
+        post(a, f"{SHOP}/create-coupon", coupon="c", name="C", discount=100, stock=500).raise_for_status()
+        until(lambda: "c" in httpx.get(f"{b.url}{SHOP}/sync").json().get("state", {}).get("coupons", {}))
+        with ThreadPoolExecutor(6) as pool:
+            for number in range(6):
+                pool.submit(take, (a, b)[number % 2], range(100 * number, 100 * number + 100))
+        assert sorted(given) == list(range(1, 501))
+        assert refused == ["coupon_exhausted"] * 100
+        lines = [
+            line
+            for server in (a, b)
+            for line in httpx.get(f"{server.url}/metrics").text.splitlines()
+            if line.startswith("onda_append_conflicts_total")
+        ]
+        assert sum(float(line.split()[-1]) for line in lines) > 0
