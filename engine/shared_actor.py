@@ -44,7 +44,13 @@ from engine.undo import Undo
 
 TRIES_MAX = 8
 PAUSE_S = 0.001
-"""Bound of the pause after a first conflict; it doubles with each."""
+PAUSE_S_MAX = 0.008
+"""Bound of the pause after a first conflict; it doubles with each, up to the other."""
+RIVAL_S = 0.5
+YIELD_S = 0.004
+"""For so long after another node appended, each turn begins with a pause under this bound: else a node whose
+way to the log is shorter would always be first.
+"""
 LOST_S = 0.02
 AWAY_S = 0.25
 """How long after the log did not answer it is asked again."""
@@ -63,6 +69,7 @@ class SharedActor(Actor):
         self._begun: list[bytes] = []  # bodies behind the last command with an id
         self._behind = False
         self._tries = 0
+        self._rival_s = -RIVAL_S  # when another node appended last
         self._epoch = host.epoch
 
     def forget(self) -> None:
@@ -143,6 +150,7 @@ class SharedActor(Actor):
                 self._begun = []
         if not frames:
             return
+        self._rival_s = time.monotonic()
         del self._begun[:-EVENTS_PER_COMMAND_MAX]
         self.memory.add_stored(self._host.epoch, commands)
         self._undo.add([frame.body for frame in frames], self.state, self.version)
@@ -173,7 +181,9 @@ class SharedActor(Actor):
         if self._fault is not None:
             raise self._fault
         if self._tries:
-            await trio.sleep(random.uniform(0, PAUSE_S * 2**self._tries))
+            await trio.sleep(random.uniform(0, min(PAUSE_S_MAX, PAUSE_S * 2**self._tries)))
+        elif time.monotonic() < self._rival_s + RIVAL_S:
+            await trio.sleep(random.uniform(0, YIELD_S))
         if self._foreign:
             self._take_heard()
         if self._behind:

@@ -149,7 +149,7 @@ def test_guests_whose_node_is_killed_order_once(tmp_path: Path, redis: RedisServ
 
 
 def test_one_coupon_at_two_nodes(tmp_path: Path, redis: RedisServer) -> None:
-    """Five hundred pieces, six hundred guests, both nodes at once: the numbers 1 to 500 are given, each once."""
+    """Five hundred pieces, six hundred guests, both nodes at once: 1 to 500 are given, each once."""
     given: list[int] = []
     refused: list[str] = []
 
