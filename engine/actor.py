@@ -21,18 +21,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from outcome import Error, Outcome
 
 from engine.answers import Answer, Known, Memory, command_digest, command_key, outcome_of
 from engine.checkpoint import SavedState
-from engine.clock import Clock
 from engine.codec import AnswerMeta, check_events, domain_of, encode, encode_state
-from engine.config import Config
 from engine.domain.contract import Context, Event
 from engine.domain.times import to_text
 from engine.errors import (
@@ -48,9 +46,9 @@ from engine.errors import (
     UnknownOutcome,
 )
 from engine.feed import Feed
-from engine.log import Log
-from engine.mailbox import Ask, Committed, Look, Source, StateLost, Turn, Wake
-from engine.metrics import Metrics
+from engine.host import Host
+from engine.log import Basis
+from engine.mailbox import Ask, Look, Source, StateLost, Turn, Wake
 from engine.records import Entry
 from engine.waiting import Bell
 
@@ -60,26 +58,6 @@ T = TypeVar("T")
 
 APPEND_SHARE = 8
 """A turn takes no more commands once its records fill one part in so many of a segment."""
-
-
-class Host(Protocol):
-    """What an actor needs of its node."""
-
-    config: Config
-    clock: Clock
-    epoch: str
-    log: Log
-    metrics: Metrics
-
-    def appending(self, stream: str) -> None: ...
-
-    def committed(self, records: Sequence[Committed], size: int) -> None: ...
-
-    def arm(self, stream: str, due_ms: int | None) -> None: ...
-
-    async def rebuild(self, actor: Actor) -> None: ...
-
-    async def saved_answer(self, stream: str, key: str) -> Answer | None: ...
 
 
 class Actor:
@@ -99,6 +77,7 @@ class Actor:
         self.loaded = False
         self.lost = False
         self.used_s = time.monotonic()
+        self._batch_max = host.config.batch_max
         self.bell = Bell()
         self._host = host
         self._mailbox: deque[Ask | Look | Wake] = deque()
@@ -152,6 +131,11 @@ class Actor:
             collections = {name: getattr(self.state, name) for name in self.domain.COLLECTIONS}
             self._view = (self.version, encode(collections))
         return self._view[1]
+
+    @property
+    def epoch(self) -> str:
+        """The log's, which stands in the stream's cursors."""
+        return self._host.epoch
 
     @property
     def waiting(self) -> int:
@@ -252,7 +236,7 @@ class Actor:
         now_ms = self._host.clock.now_ms()
         now = to_text(now_ms)
         mailbox = self._mailbox
-        for _ in range(min(len(mailbox), self._host.config.batch_max)):
+        for _ in range(min(len(mailbox), self._batch_max)):
             if turn.bytes > self._host.config.segment_bytes // APPEND_SHARE:
                 break
             item = mailbox.popleft()
@@ -285,7 +269,7 @@ class Actor:
                 turn.settle.append((ask, await self._again(key, known, digest)))
                 return
         if not self._host.log.writable:
-            turn.settle.append((ask, ReadOnly()))
+            turn.settle.append((ask, self._refusal()))
             return
         context = Context(self.stream, ask.by, now_ms, now, self._host.clock.new_id)
         try:
@@ -340,10 +324,17 @@ class Actor:
             turn.entries.append(Entry(stream, number, meta if number == version else b"", body))
         return Answer(f"{host.epoch}-{version}", version, bodies, result)
 
+    def _refusal(self) -> Unavailable:
+        return ReadOnly()
+
+    def _basis(self, turn: Turn) -> Basis | None:
+        return None  # nobody else appends to this stream
+
     def _append(self, turn: Turn) -> None:
         self._host.appending(self.stream)
         try:
-            self._host.log.submit(turn.entries, partial(self._appended, turn, time.monotonic()))
+            done = partial(self._appended, turn, time.monotonic())
+            self._host.log.submit(turn.entries, done, self._basis(turn))
         except Exception as error:  # noqa: BLE001 - raised again as what it means
             self._refused(turn, error)
 
@@ -360,7 +351,7 @@ class Actor:
             self._fault = error
             self.bell.ring()
 
-    def _refused(self, turn: Turn, error: BaseException) -> NoReturn:
+    def _refused(self, turn: Turn, error: BaseException) -> None:
         if isinstance(error, UnknownOutcome | LogFailed):
             self._fail(turn, UnknownOutcome)
             raise LogFailed(str(error)) from error

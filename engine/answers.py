@@ -121,6 +121,11 @@ class Memory:
         if len(self._refused) > REFUSALS_KEPT:
             del self._refused[next(iter(self._refused))]
 
+    def drop(self, key: str) -> None:
+        """Forget a command that was decided on what is not going to be durable."""
+        for memory in (self._known, self._unsaved, self._refused):
+            memory.pop(key, None)
+
     def unsaved(self) -> dict[str, Known]:
         """Return the commands whose answers only memory (and the log) holds."""
         self._read_stored()

@@ -16,7 +16,7 @@ from engine.errors import ConfigError
 
 PREFIX = "ONDA_"
 HIDDEN = "[hidden]"
-URLS = frozenset({"db", "redis_url"})
+URLS = frozenset({"db", "log_url", "redis_url"})
 """Settings that may have a password inside."""
 
 _AT_LEAST_ONE = (
@@ -74,6 +74,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Memory for the rings of feeds that nobody follows at the moment."""
 
     # Log and checkpoint
+    log_url: str = ""
+    """A Redis that several nodes share as their log: `redis://host:6379`, `rediss://user:password@host`,
+    `redis+sentinel://…`; empty: the write-ahead log in `data`, and this is the only node.
+    """
+    redis_partitions: int = 16
+    """Into how many partitions the log in Redis is split; fixed by the first node that ever starts on it."""
     segment_bytes: int = 16 * 1024 * 1024
     pad_bytes: int = 0
     """Pad each batch to this, e.g. 4096 where a torn sector may hurt what was written before; 0: no
@@ -208,6 +214,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 raise ConfigError(f"{name} must be more than 0: it is how long to sleep")
         if not 1 <= self.topic_partitions <= 64:
             raise ConfigError("topic_partitions must be 1 to 64")
+        if not 1 <= self.redis_partitions <= 1024:
+            raise ConfigError("redis_partitions must be 1 to 1024")
+        if self.log_url and self.db not in ("", "none"):
+            raise ConfigError("db: there is no history yet with log_url; it takes the log of one node")
+        if self.log_url and not (self.secret or self.open):
+            raise ConfigError("log_url needs secret: a token of one node has to be good at the others")
         self._check_payments()
         if not self.webhook_timeout_s > 0:
             raise ConfigError("webhook_timeout_s must be more than 0: it is how long to wait for an answer")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -21,7 +21,6 @@ import trio
 
 from engine.actor import Actor
 from engine.answers import Answer
-from engine.checkpoint import Checkpoint
 from engine.config import Config
 from engine.consuming import Consuming
 from engine.domain.contract import Command
@@ -32,8 +31,9 @@ from engine.domain.topic import PARTITIONS
 from engine.domain.user.notices import Notify
 from engine.domain.user.state import State as User
 from engine.domain.visits import CountVisit
-from engine.errors import Rejected
+from engine.errors import Rejected, Unavailable
 from engine.mailbox import Committed
+from engine.partition import Partition
 from engine.publishing import Message, topic_stream
 from engine.reactions import Reaction
 from engine.records import stream_name
@@ -78,9 +78,10 @@ class Host(Protocol):
     """What this needs of its node."""
 
     config: Config
-    checkpoint: Checkpoint
-    actors: dict[str, Actor]
+    actors: MutableMapping[str, Actor]
     topics: Topics
+
+    def partition_of(self, stream: str) -> Partition: ...
 
     async def ask(self, stream: str, command: Command, *, by: str = ..., id: str | None = ...) -> Answer: ...
 
@@ -123,12 +124,18 @@ class Customers:
     async def run(self) -> None:
         """Run the groups, once there is something to handle."""
         stream = topic_stream("topic", TOPIC, PARTITIONS)
-        if stream in self._host.actors or await self._host.checkpoint.load_states([stream]):
+        if stream in self._host.actors or await self._is_saved(stream):
             self._there.set()
         await self._there.wait()
         async with trio.open_nursery() as nursery:
             for group, handler in zip(GROUPS, (self.notify, self.recommend, self.count), strict=True):
                 nursery.start_soon(self._take_part, group, handler)
+
+    async def _is_saved(self, stream: str) -> bool:
+        try:
+            return bool(await self._host.partition_of(stream).checkpoint.load_states([stream]))
+        except Unavailable:
+            return True  # a shared log is away: the groups wait for it
 
     async def _take_part(self, group: str, handler: Callable[[CustomerEvent], Awaitable[None]]) -> None:
         async def handle(record: Delivery) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -14,6 +14,7 @@ from engine.errors import LogCorrupt, LogFailed, Rejected
 from engine.feed import Feed
 from engine.log import Log
 from engine.parking import NotParked
+from engine.partition import Partition
 from engine.reactions import Consumer
 from engine.timers import Timers
 from engine.topics import Topics
@@ -29,13 +30,16 @@ class Host(Protocol):
 
     log: Log
     checkpoint: Checkpoint
-    actors: dict[str, Actor]
-    feeds: dict[str, Feed]
-    runners: list[Consumer]
+    actors: MutableMapping[str, Actor]
+    feeds: MutableMapping[str, Feed]
     history: Keeper | None
     timers: Timers
     topics: Topics
     redis_up: Callable[[], bool]
+    partitions: list[Partition]
+
+    @property
+    def runners(self) -> list[Consumer]: ...
 
 
 def statistics(node: Host) -> dict[str, Any]:
@@ -48,15 +52,12 @@ def statistics(node: Host) -> dict[str, Any]:
         "subscribers": sum(len(feed.subscriptions) for feed in feeds),
         "feeds": len(feeds),
         "feed_bytes": sum(feed.bytes for feed in feeds),
-        "log_head": node.log.head,
+        "log_head": sum(one.log.head for one in node.partitions),
         "log_first": node.log.first,
         "log_bytes": log.get("bytes", 0),
-        "log_writable": int(node.log.writable),
+        "log_writable": int(all(one.log.writable for one in node.partitions)),
         "checkpoint_position": node.checkpoint.position,
-        "reaction_lag": max(
-            (node.log.head - runner.position for runner in node.runners if runner is not node.history),
-            default=0,
-        ),
+        "reaction_lag": max((lag for _, lag in _lags(node)), default=0),
         "history_lag": node.history.lag if node.history is not None else 0,
         "history_up": int(node.history is None or node.history.up),
         "redis_up": int(node.redis_up()),
@@ -65,6 +66,14 @@ def statistics(node: Host) -> dict[str, Any]:
         "topic_lag": node.topics.lag_known(),
         "log": log,
     }
+
+
+def _lags(node: Host) -> Iterator[tuple[Consumer, int]]:
+    """How many records of their partition lie before each reaction; the history counts its own."""
+    for partition in node.partitions:
+        for runner in partition.runners:
+            if runner is not node.history:
+                yield runner, partition.log.head - runner.position
 
 
 def streams(node: Host) -> list[dict[str, Any]]:
@@ -89,10 +98,11 @@ def reactions(node: Host) -> list[dict[str, Any]]:
         {
             "reaction": runner.name,
             "position": runner.position,
-            "lag": node.log.head - runner.position,
+            "lag": partition.log.head - runner.position,
             "parked": len(runner.parked),
         }
-        for runner in node.runners
+        for partition in node.partitions
+        for runner in partition.runners
     ]
 
 

@@ -117,6 +117,9 @@ class Metrics:
         )  # done, retried, parked
         self._add_followers(registry)
         self._add_topics(registry)
+        self.conflicts = Counter(
+            "onda_append_conflicts", "Appends decided again, as another node was faster", registry=registry
+        )
         self.restarts = Counter("onda_actor_restarts", "Actors rebuilt after a crash", registry=registry)
         self.deadlines_lost = Counter(
             "onda_deadlines_lost",

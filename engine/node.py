@@ -14,7 +14,8 @@ taken, and the log is sealed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections import ChainMap
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,28 +24,23 @@ import trio
 from engine import codec, inspection
 from engine.actor import Actor
 from engine.answers import Answer
-from engine.checkpoint import Checkpoint
 from engine.clock import Clock
 from engine.config import Config
 from engine.consuming import Consuming
 from engine.domain.contract import Command
 from engine.errors import Malformed, Rejected, Stopping, Unavailable
 from engine.feed import Feed, Snapshot, Subscription
-from engine.log import Log
-from engine.mailbox import Ask, Committed, Replies
+from engine.log import Log, partition_of
+from engine.mailbox import Ask, Replies
 from engine.metrics import Metrics
-from engine.onward import watch_over
+from engine.partition import Ground, Partition, open_partition
 from engine.publishing import Message, Placed
-from engine.reactions import Consumer, Reaction, Runner, place_of
+from engine.reactions import Consumer, Reaction
 from engine.records import Cursor, split_stream
-from engine.replay import rebuild, replay
-from engine.supervisor import supervise
 from engine.sweep import Sweep
-from engine.tail import Tail
 from engine.task_index import TaskIndex
 from engine.timers import Timers
 from engine.topics import Topics
-from engine.upkeep import Upkeep
 from engine.waiting import Reply
 
 if TYPE_CHECKING:  # SQLAlchemy takes its time to load
@@ -58,35 +54,54 @@ logger = logging.getLogger("onda.node")
 class Node:
     """One running engine. Made by `engine.opening.open_node`."""
 
-    def __init__(
-        self, config: Config, clock: Clock, log: Log, checkpoint: Checkpoint, metrics: Metrics
-    ) -> None:
+    def __init__(self, config: Config, clock: Clock, metrics: Metrics, grounds: Sequence[Ground]) -> None:
         self.config = config
         self.clock = clock
-        self.log = log
-        self.checkpoint = checkpoint
         self.metrics = metrics
-        self.epoch = log.epoch
         self.node_id = config.node_id
+        self.nursery: trio.Nursery | None = None
+        self.timers = Timers(clock, self.wake, config.timer_tick_s)
+        self.partitions = [open_partition(self, config, ground, len(grounds)) for ground in grounds]
+        only = self.partitions[0] if len(self.partitions) == 1 else None
+        self.actors: MutableMapping[str, Actor] = (
+            only.actors if only else ChainMap(*(one.actors for one in self.partitions))
+        )
+        self.feeds: MutableMapping[str, Feed] = (
+            only.feeds if only else ChainMap(*(one.feeds for one in self.partitions))
+        )
+        self._only = only
+        first = self.partitions[0]  # with the write-ahead log there is no other
+        self.log, self.checkpoint, self.tail, self.upkeep = (
+            first.log,
+            first.checkpoint,
+            first.tail,
+            first.upkeep,
+        )
         self.methods: list[str] = []  # of payment, that a guest can choose
         self.redis_up: Callable[[], bool] = lambda: False
         self.draining = False
-        self.actors: dict[str, Actor] = {}
-        self.feeds: dict[str, Feed] = {}
-        self.runners: list[Consumer] = []
         self.history: Keeper | None = None
-        self.tail = Tail(log.head)
-        self.timers = Timers(clock, self.wake, config.timer_tick_s)
         self.sweep = Sweep(self)
-        self.upkeep = Upkeep(self)
         self.topics = Topics(self)
         self.tasks = TaskIndex(self)
         self._stores: set[str] = set()
-        self._scopes: dict[str, trio.CancelScope] = {}
-        self._nursery: trio.Nursery | None = None
         self._background = trio.CancelScope()
         self._stopping = trio.Lock()
         self._stopped = False
+
+    def partition_of(self, stream: str) -> Partition:
+        """Return the partition that a stream belongs to."""
+        return self._only or self.partitions[partition_of(stream, len(self.partitions))]
+
+    @property
+    def epoch(self) -> str:
+        """The log's; of a shared one the first partition's."""
+        return self.partitions[0].epoch
+
+    @property
+    def runners(self) -> list[Consumer]:
+        """Every consumer that runs here, of all partitions."""
+        return self._only.runners if self._only else [one for part in self.partitions for one in part.runners]
 
     # Commands
 
@@ -129,7 +144,7 @@ class Node:
         actor = self.actors.get(stream)
         if actor is None:
             self._check_parent(*split_stream(stream))
-            actor = self._actor(stream)
+            actor = self.partition_of(stream).actor(stream)
         if type(command) not in codec.command_types(actor.kind):
             raise Malformed(f"{type(command).__name__} is not a command of a {actor.kind}")
         actor.ask(Ask(command, by, id, cause, reply))
@@ -158,11 +173,11 @@ class Node:
             Rejected: `unknown_store`.
         """
         self._check_exists(stream)
-        actor = self._actor(stream)
+        actor = self.partition_of(stream).actor(stream)
         return await actor.look(lambda: self._snapshot(actor))
 
     def _snapshot(self, actor: Actor) -> Snapshot:
-        return Snapshot(f"{self.epoch}-{actor.version}", actor.version, actor.view())
+        return Snapshot(f"{actor.epoch}-{actor.version}", actor.version, actor.view())
 
     async def subscribe(self, stream: str, after: Cursor | None = None) -> Subscription:
         """Follow a stream from a cursor, or from a snapshot when there is none or it cannot be used.
@@ -172,18 +187,19 @@ class Node:
             Stopping: the node is going down.
         """
         self._check_exists(stream)
-        actor = self._actor(stream)
+        actor = self.partition_of(stream).actor(stream)
         return await actor.look(lambda: self._subscribe(actor, after))
 
     def _subscribe(self, actor: Actor, after: Cursor | None) -> Subscription:
         if self.draining:
             raise Stopping
-        reset = None if after is None else actor.feed.reset_for(after, self.epoch)
+        epoch = actor.epoch
+        reset = None if after is None else actor.feed.reset_for(after, epoch)
         self.metrics.resumes.labels(reset or ("delta" if after else "snapshot")).inc()
         if after is not None and reset is None:
-            return Subscription(actor.feed, self.epoch, after.version, None, None, self.metrics)
+            return Subscription(actor.feed, epoch, after.version, None, None, self.metrics)
         snapshot = self._snapshot(actor)
-        return Subscription(actor.feed, self.epoch, snapshot.version, snapshot, reset, self.metrics)
+        return Subscription(actor.feed, epoch, snapshot.version, snapshot, reset, self.metrics)
 
     async def exists(self, stream: str) -> bool:
         """Return whether a stream can be read: stores that were made, their tables, and every user."""
@@ -207,7 +223,7 @@ class Node:
             Rejected: `unknown_store`.
         """
         self._check_exists(stream)
-        actor = self._actor(stream)
+        actor = self.partition_of(stream).actor(stream)
         return await actor.look(lambda: look(actor.state, actor.version))
 
     def _check_exists(self, stream: str) -> None:
@@ -225,8 +241,8 @@ class Node:
 
     @property
     def writable(self) -> bool:
-        """False while the disk is full: commands are refused with `ReadOnly`."""
-        return self.log.writable
+        """False while the disk is full or a shared log is away: commands are refused."""
+        return all(one.log.writable for one in self.partitions)
 
     def statistics(self) -> dict[str, Any]:
         """Return numbers for operators; those that are metrics are described in `engine.metrics.GAUGES`."""
@@ -254,75 +270,19 @@ class Node:
 
     def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run a task beside the others until the node goes down; what it raises ends the node."""
-        if self._nursery is None:
+        if self.nursery is None:
             raise Stopping
-        self._nursery.start_soon(task)
+        self.nursery.start_soon(task)
 
-    def new_feed(self, stream: str) -> Feed:
-        config = self.config
-        feed = Feed(stream, config.ring_frames_max, config.ring_bytes_max, self.metrics)
-        self.feeds[stream] = feed
-        return feed
-
-    def new_actor(self, stream: str) -> Actor:
-        feed = self.feeds.get(stream)  # may be empty, and so falsy
-        actor = Actor(stream, self.new_feed(stream) if feed is None else feed, self)
-        self.actors[stream] = actor
-        return actor
-
-    def _actor(self, stream: str) -> Actor:
-        actor = self.actors.get(stream)
-        if actor is None:
-            if self._nursery is None:
-                raise Stopping
-            actor = self.new_actor(stream)
-            self._start_actor(actor, self._nursery)
-        return actor
-
-    def _start_actor(self, actor: Actor, nursery: trio.Nursery) -> None:
-        # Shielded: when the program around the node is cancelled, `close` still lets actors finish.
-        scope = self._scopes[actor.stream] = trio.CancelScope(shield=True)
-        nursery.start_soon(self._run_actor, actor, scope)
-
-    async def _run_actor(self, actor: Actor, scope: trio.CancelScope) -> None:
-        try:
-            with scope:
-                await supervise(actor, self.config, self.metrics)
-        finally:
-            actor.end()
-
-    def drop_actor(self, actor: Actor) -> None:
-        """Forget an idle actor that is complete in the checkpoint; its ring stays for a while."""
-        del self.actors[actor.stream]
-        self._scopes.pop(actor.stream).cancel()
-
-    def appending(self, stream: str) -> None:
-        """Take note that a stream is about to change."""
-        self.upkeep.changing(stream)
-
-    def committed(self, records: Sequence[Committed], size: int) -> None:
-        """Take note of durable records of one stream, `size` bytes of envelopes."""
-        if records[0].version == 1 and records[0].stream.startswith("store:"):
-            self._stores.add(records[0].stream)
-        self.upkeep.grown(records[-1].position, size)
-        self.tail.add(records)
+    def note_store(self, stream: str) -> None:
+        """Take note of a store that was made."""
+        self._stores.add(stream)
 
     def arm(self, stream: str, due_ms: int | None) -> None:
         self.timers.arm(stream, due_ms)
 
     def wake(self, stream: str) -> None:
-        self._actor(stream).wake()
-
-    async def rebuild(self, actor: Actor) -> None:
-        await rebuild(self, actor)
-        if actor.kind == "store" and actor.version > 0:
-            self._stores.add(actor.stream)
-        if actor.version != actor.saved_version:
-            self.upkeep.changing(actor.stream)
-            self.tail.restart(self.log.head)  # what it committed last may never have been reported
-
-    async def saved_answer(self, stream: str, key: str) -> Answer | None:
-        return await self.checkpoint.load_answer(stream, key)
+        self.partition_of(stream).actor(stream).wake()
 
     # Start and end
 
@@ -330,44 +290,24 @@ class Node:
         self, nursery: trio.Nursery, reactions: Sequence[Reaction], history: Keeper | None = None
     ) -> None:
         """Replay what is on disk, then start every task."""
-        started_s = trio.current_time()
-        evolved = await replay(self)
-        self._stores.update(await self.checkpoint.stores())
-        for stream, due_ms in await self.checkpoint.deadlines():
-            self.arm(stream, due_ms)
-        for actor in self.actors.values():
-            if actor.kind == "store" and actor.version > 0:
-                self._stores.add(actor.stream)
-            self.upkeep.changing(actor.stream)
-            self.arm(actor.stream, actor.due_ms)
-        logger.info("replayed %d records in %.3f s", evolved, trio.current_time() - started_s)
+        self.nursery = nursery
         self.history = history
-        if history is not None:
-            await history.load()
-            self.runners.append(history)
-        positions = await self.checkpoint.positions()
-        for reaction in reactions:
-            runner = Runner(reaction, self, place_of(reaction, positions, self.log.first))
-            await runner.load()
-            self.runners.append(runner)
-        self._nursery = nursery
-        for actor in list(self.actors.values()):
-            self._start_actor(actor, nursery)
+        for partition in self.partitions:
+            await partition.start(nursery, reactions, history)
         nursery.start_soon(self._run_background)
-        nursery.start_soon(self._watch_log)
+        for partition in self.partitions[:1]:
+            nursery.start_soon(self._watch_log, partition.log)
 
     async def _run_background(self) -> None:
         with self._background:
             async with trio.open_nursery() as nursery:
-                for runner in self.runners:
-                    nursery.start_soon(runner.run)
-                nursery.start_soon(watch_over, self.log, self.tail)
+                for partition in self.partitions:
+                    nursery.start_soon(partition.run)
                 nursery.start_soon(self.timers.run)
                 nursery.start_soon(self.sweep.run)
-                nursery.start_soon(self.upkeep.run)
 
-    async def _watch_log(self) -> None:
-        raise await self.log.wait_failed()
+    async def _watch_log(self, log: Log) -> None:
+        raise await log.wait_failed()
 
     async def stop(self) -> None:
         """Drain: refuse commands, end subscriptions, let mailboxes run empty, take the last checkpoint."""
@@ -382,7 +322,8 @@ class Node:
                 for actor in list(self.actors.values()):
                     with suppress(Unavailable):  # it is held down, or has ended with the log
                         await actor.look(lambda: None)
-                await self.upkeep.take()
+                for partition in self.partitions:
+                    await partition.finish()
             if scope.cancelled_caught:
                 logger.warning("stopped before everything was written out; the next start replays it")
             self._stopped = True
@@ -393,8 +334,8 @@ class Node:
             try:
                 await self.stop()
             finally:
-                nursery, self._nursery = self._nursery, None
-                for scope in self._scopes.values():
-                    scope.cancel()
+                nursery, self.nursery = self.nursery, None
+                for partition in self.partitions:
+                    partition.end()
                 assert nursery is not None
                 nursery.cancel_scope.cancel()

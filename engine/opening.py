@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.checkpoint import Checkpoint
+from engine.checkpoint_sqlite import open_checkpoint
 from engine.clock import Clock, SystemClock
 from engine.codec import decode_envelope
 from engine.config import Config
@@ -23,6 +25,7 @@ from engine.log.memory import MemoryLog
 from engine.log.wal import open_wal
 from engine.metrics import Metrics
 from engine.node import Node
+from engine.partition import Ground
 from engine.payments import Gateways, open_gateways
 from engine.payments.calls import Calls
 from engine.plugins import load_plugins, plugin_reactions
@@ -82,15 +85,16 @@ async def open_node(
     metrics = Metrics()
     try:
         async with AsyncExitStack() as stack:
-            checkpoint, log = await _open_disk(config, stack, metrics)
+            grounds = await _open_grounds(config, stack, metrics)
+            log = grounds[0].log
             clock = clock or await _own_clock(log)
             relays = await _open_relays(config, stack, metrics, clock)
             if gateways is None:
                 gateways = await stack.enter_async_context(open_gateways(config))
-            node = Node(config, clock, log, checkpoint, metrics)
+            node = Node(config, clock, metrics, grounds)
             node.methods = gateways.names
             shared = await _open_redis(config, stack, node)
-            calls = Calls(node, gateways, log.head)
+            calls = Calls(node, gateways, log.head if len(grounds) == 1 else sys.maxsize)
             customers = Customers(node)
             async with trio.open_nursery() as nursery:
                 history = _open_history(config, stack, node)
@@ -122,6 +126,15 @@ async def _own_clock(log: Log) -> Clock:
         with suppress(msgspec.DecodeError):  # the replay says so, and where
             clock.go_on_after([decode_envelope(entry.body).id for _, entry in entries])
     return clock
+
+
+async def _open_grounds(config: Config, stack: AsyncExitStack, metrics: Metrics) -> list[Ground]:
+    if config.log_url:
+        from engine.shared_opening import open_shared  # here, as redis-py takes its time to load
+
+        return await open_shared(config, stack)
+    checkpoint, log = await _open_disk(config, stack, metrics)
+    return [Ground(log, checkpoint)]
 
 
 async def _open_disk(config: Config, stack: AsyncExitStack, metrics: Metrics) -> tuple[Checkpoint, Log]:
@@ -175,7 +188,7 @@ async def _open_redis(config: Config, stack: AsyncExitStack, node: Node) -> User
 
 
 def _open_history(config: Config, stack: AsyncExitStack, node: Node) -> Keeper | None:
-    if config.db == "none" or (config.data == MEMORY and not config.db):
+    if config.db == "none" or config.log_url or (config.data == MEMORY and not config.db):
         return None
     from engine.history import open_keeper  # here, as SQLAlchemy takes its time to load
 

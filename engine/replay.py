@@ -22,13 +22,15 @@ from engine.actor import Actor
 from engine.answers import Stored
 from engine.checkpoint import Checkpoint, SavedState
 from engine.clock import Clock
-from engine.codec import decode_state, decode_stored, domain_of
+from engine.codec import decode_envelope, decode_state, decode_stored, domain_of
 from engine.config import Config
 from engine.domain.contract import Event
 from engine.errors import CursorUnusable, LogCorrupt
-from engine.feed import Feed, Frame
-from engine.log import Log
+from engine.feed import UNKNOWN, Feed, Frame
+from engine.log import Log, SharedLog
+from engine.mailbox import StateLost
 from engine.records import Entry
+from engine.shared_actor import SharedActor
 
 CHUNK_BYTES = 8 << 20
 """Read at once: the more records of one stream come together, the less each of them costs."""
@@ -49,6 +51,14 @@ class Host(Protocol):
     def new_feed(self, stream: str) -> Feed: ...
 
     def new_actor(self, stream: str) -> Actor: ...
+
+
+class SharedHost(Host, Protocol):
+    """And when others append to the log, too."""
+
+    log: SharedLog
+
+    def renew_feed(self, actor: Actor) -> None: ...
 
 
 async def replay(host: Host) -> int:
@@ -127,6 +137,44 @@ async def rebuild(host: Host, actor: Actor) -> None:
     _check(actor)
     actor.lost = False
     actor.loaded = True
+
+
+async def rebuild_shared(host: SharedHost, actor: SharedActor) -> None:
+    """As `rebuild`, from a log that others append to meanwhile: the stream is read by itself.
+
+    Raises:
+        Unavailable: the log or the checkpoint is away.
+    """
+    actor.forget()
+    saved = (await host.checkpoint.load_states([actor.stream])).get(actor.stream)
+    await _restore(host, actor, saved)
+    try:
+        head, found = await host.log.read_stream(actor.stream, actor.version, CHUNK_BYTES)
+    except CursorUnusable as error:
+        if error.reason == "expired" and saved is None:
+            gone = f"{actor.stream}: its first records are dropped, and there is no saved state of it"
+            raise LogCorrupt("log", 0, gone) from None
+        if error.reason == "expired":  # a checkpoint was taken meanwhile, and the log trimmed behind it
+            raise StateLost(crash=False) from None
+        actor.forget()  # the saved state is of records that the log has lost
+        head, found = await host.log.read_stream(actor.stream, 0, CHUNK_BYTES)
+    since = actor.version
+    reader = Reader(host, host.config.ring_bytes_max)
+    last = head.id if actor.version == head.version else ""
+    while found:
+        entries = [entry for _, entry in found]
+        reader.evolve(actor, entries)
+        reader.end_chunk(actor.stream)
+        last = decode_envelope(entries[-1].body).id
+        _, found = await host.log.read_stream(actor.stream, actor.version, CHUNK_BYTES)
+    if actor.feed.head != UNKNOWN and not since <= actor.feed.head <= actor.version:
+        host.renew_feed(actor)  # what its ring has does not go on here
+    reader.publish()
+    actor.feed.prime(actor.version)
+    _check(actor)
+    actor.lost = False
+    actor.loaded = True
+    actor.settled(last)
 
 
 async def _catch_up(host: Host, actor: Actor, after: int) -> None:

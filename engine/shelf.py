@@ -6,7 +6,7 @@ and log every record is found that is still kept anywhere. Some are kept decoded
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -15,7 +15,7 @@ import msgspec
 from engine.domain.topic import Published
 from engine.errors import CursorUnusable, Unavailable
 from engine.feed import UNKNOWN, Feed
-from engine.log import Log
+from engine.partition import Partition
 
 if TYPE_CHECKING:  # SQLAlchemy takes its time to load
     from engine.history.database import Database
@@ -63,8 +63,9 @@ _decode = msgspec.json.Decoder(_Envelope).decode
 class Host(Protocol):
     """Where records are."""
 
-    log: Log
-    feeds: dict[str, Feed]
+    feeds: MutableMapping[str, Feed]
+
+    def partition_of(self, stream: str) -> Partition: ...
 
     @property
     def history(self) -> Keeper | None: ...
@@ -142,7 +143,7 @@ class Shelf:
         raise Unavailable("the log moves on too fast to read old records; try again")
 
     async def _fetch_old(self, stream: str, after: int, limit: int) -> list[Stored]:
-        history, log = self._host.history, self._host.log
+        history, log = self._host.history, self._host.partition_of(stream).log
         position = log.first - 1
         if history is not None:
             position = max(
@@ -165,7 +166,7 @@ class Shelf:
     async def _scan(
         self, stream: str, position: int, after: int, limit: int, entries: dict[int, Stored]
     ) -> None:
-        while chunk := await self._host.log.read(position, 4 << 20):
+        while chunk := await self._host.partition_of(stream).log.read(position, 4 << 20):
             position = chunk[-1][0]
             for _, entry in chunk:
                 if entry.stream == stream and entry.version > after:

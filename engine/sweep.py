@@ -9,16 +9,15 @@ all that happens here: the stream's own rules compare with the clock, so nothing
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Protocol
 
 import trio
 
-from engine.actor import Actor
-from engine.checkpoint import Checkpoint
 from engine.clock import Clock
-from engine.errors import ReadOnly
-from engine.log import Log
+from engine.errors import Unavailable
 from engine.metrics import Metrics
+from engine.partition import Partition
 
 SWEEP_S = 60.0
 LOST_MS = 5_000
@@ -32,10 +31,13 @@ class Host(Protocol):
     """What the sweep needs of its node."""
 
     clock: Clock
-    log: Log
-    checkpoint: Checkpoint
     metrics: Metrics
-    actors: dict[str, Actor]
+
+    @property
+    def partitions(self) -> Sequence[Partition]: ...
+
+    @property
+    def writable(self) -> bool: ...
 
     def wake(self, stream: str) -> None: ...
 
@@ -53,7 +55,9 @@ class Sweep:
         while True:
             try:
                 await self.look()
-            except ReadOnly as error:  # the disk is full: the next look may find it better
+            except (
+                Unavailable
+            ) as error:  # no space, or a shared log is away: the next look may find it better
                 logger.error("deadlines in the checkpoint were not looked at: %s", error.detail)
             await trio.sleep(SWEEP_S)
 
@@ -62,21 +66,24 @@ class Sweep:
         host = self._host
         now_ms = host.clock.now_ms()
         overdue: dict[str, int] = {}
-        for count, actor in enumerate(list(host.actors.values()), 1):
-            due_ms = actor.due_ms if actor.loaded else None
-            if due_ms is not None and due_ms <= now_ms:
-                overdue[actor.stream] = due_ms
-            if count % LOOKS_PER_SLICE == 0:
-                await trio.lowlevel.checkpoint()
-        for stream, due_ms in await host.checkpoint.overdue(now_ms):
-            known = host.actors.get(stream)
-            if known is None or not known.loaded:
-                overdue[stream] = due_ms
+        for partition in host.partitions:
+            if not partition.on_duty:
+                continue
+            for count, actor in enumerate(list(partition.actors.values()), 1):
+                due_ms = actor.due_ms if actor.loaded else None
+                if due_ms is not None and due_ms <= now_ms:
+                    overdue[actor.stream] = due_ms
+                if count % LOOKS_PER_SLICE == 0:
+                    await trio.lowlevel.checkpoint()
+            for stream, due_ms in await partition.checkpoint.overdue(now_ms):
+                known = partition.actors.get(stream)
+                if known is None or not known.loaded:
+                    overdue[stream] = due_ms
         for stream in overdue:
             host.wake(stream)
         self.woken += len(overdue)
         lost = [stream for stream, due_ms in overdue.items() if due_ms < now_ms - LOST_MS]
-        if lost and host.log.writable:  # while the disk is full, deadlines wait without any loss
+        if lost and host.writable:  # while the disk is full, deadlines wait without any loss
             self.found += len(lost)
             host.metrics.deadlines_lost.inc(len(lost))
             logger.warning("%d deadlines were over and nothing had woken %s …", len(lost), lost[0])

@@ -13,11 +13,13 @@ import trio
 
 from engine.checkpoint import Checkpoint
 from engine.domain.user.tasks import TasksForgotten, TaskStarted
-from engine.log import Log
 from engine.mailbox import Committed
-from engine.reactions import Consumer, Reaction, Runner
+from engine.partition import Partition
+from engine.reactions import Reaction, Runner
 
 NAME = "tasks"
+ELSEWHERE_S = 0.3
+"""How long another node may take to write a row, when the reaction runs there."""
 WAIT_S = 2.0
 """How long a question about a task that is not in the table waits for what the table has not seen yet."""
 
@@ -25,11 +27,10 @@ WAIT_S = 2.0
 class Host(Protocol):
     """What the index needs of its node."""
 
-    log: Log
     checkpoint: Checkpoint
 
     @property
-    def runners(self) -> Sequence[Consumer]: ...
+    def partitions(self) -> Sequence[Partition]: ...
 
 
 class TaskIndex:
@@ -52,14 +53,18 @@ class TaskIndex:
         user = await self._host.checkpoint.task_user(task)
         if user is None:
             with trio.move_on_after(WAIT_S):
-                await self._catch_up(self._host.log.head)
+                await self._catch_up()
             user = await self._host.checkpoint.task_user(task)
         return user
 
-    async def _catch_up(self, position: int) -> None:
-        for runner in self._host.runners:
-            if runner.name == NAME and isinstance(runner, Runner):
-                await runner.wait_beyond(position)
+    async def _catch_up(self) -> None:
+        """Wait until the table has what is in the log now, as far as this node can say."""
+        for partition in self._host.partitions:
+            for runner in partition.runners:
+                if runner.name == NAME and isinstance(runner, Runner):
+                    await runner.wait_beyond(partition.log.head)
+        if not all(partition.on_duty for partition in self._host.partitions):
+            await trio.sleep(ELSEWHERE_S)
 
     async def count(self) -> int:
         """Return how many tasks there are."""

@@ -7,7 +7,7 @@ the rules cannot see: the records themselves, and how long to wait for more.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -89,7 +89,7 @@ class Host(Records, Protocol):
     clock: Clock
     metrics: Metrics
     draining: bool
-    actors: dict[str, Actor]
+    actors: MutableMapping[str, Actor]
 
     async def ask(self, stream: str, command: Command, *, by: str = ..., id: str | None = ...) -> Answer: ...
 

@@ -18,7 +18,7 @@ from engine.answers import Known
 from engine.checkpoint import Checkpoint, Moment, SavedState
 from engine.clock import Clock
 from engine.config import Config
-from engine.errors import ReadOnly, Unavailable
+from engine.errors import Unavailable
 from engine.feed import Feed
 from engine.log import Log
 from engine.metrics import Metrics
@@ -47,6 +47,12 @@ class Host(Protocol):
     feeds: dict[str, Feed]
     runners: list[Consumer]
 
+    on_duty: bool
+    epoch: str
+
+    @property
+    def followed(self) -> int: ...
+
     def drop_actor(self, actor: Actor) -> None: ...
 
 
@@ -66,6 +72,11 @@ class Upkeep:
         self._marks: deque[tuple[int, int]] = deque([(host.checkpoint.refill, 0)])
         self._due = trio.Event()
         self._lock = trio.Lock()
+
+    def begin(self) -> None:
+        """Begin afresh: another node took the checkpoints until now."""
+        self._changed.clear()
+        self._marks = deque([(self._host.checkpoint.refill, self._total_bytes)])
 
     def grown(self, position: int, size: int) -> None:
         """Note that `size` bytes of records were committed up to `position`."""
@@ -101,7 +112,7 @@ class Upkeep:
         async with self._lock:
             try:
                 missed = await self._take()
-            except ReadOnly as error:
+            except Unavailable as error:  # no space, or a shared log is away
                 logger.error("no checkpoint: %s", error.detail)
                 return False
             if missed:
@@ -113,11 +124,14 @@ class Upkeep:
     async def _take(self) -> set[str]:
         """Take a checkpoint; return the changed streams that could not be looked at."""
         host = self._host
+        if not host.on_duty:
+            return set()
         positions = {runner.name: runner.position for runner in host.runners}
-        position = host.log.head
+        position = host.followed
         if position == host.checkpoint.position and not self._changed:
             return set()
         changed, self._changed = self._changed, set()
+        epoch = host.epoch
         self._bytes = 0
         try:
             states, answers, missed = await self._collect(changed)
@@ -128,7 +142,7 @@ class Upkeep:
             refill = min(self._marks[0][0], position)
             floor = host.log.head
             await host.checkpoint.take(
-                Moment(position, floor, refill, states, answers, positions, horizon_ms)
+                Moment(position, floor, refill, states, answers, positions, horizon_ms, epoch)
             )
         except BaseException:
             self._changed |= changed
@@ -210,9 +224,12 @@ class Upkeep:
                 await trio.lowlevel.checkpoint()
 
     def _is_needed(self, actor: Actor) -> bool:
+        if actor.stream in self._changed:
+            return True
+        if not self._host.on_duty:  # whoever is has all of it
+            return bool(actor.feed.subscriptions)
         return (
-            actor.stream in self._changed
-            or actor.version != actor.saved_version
+            actor.version != actor.saved_version
             or bool(actor.feed.subscriptions)
             or bool(actor.memory.unsaved())
         )

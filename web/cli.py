@@ -47,6 +47,7 @@ def cli() -> None:
 @click.option("--node-id", help="Name of this node.")
 @click.option("--open", "open_", is_flag=True, default=None, help="No tokens at all; loopback only.")
 @click.option("--no-demo", is_flag=True, help="Do not make the demo shop on the first start.")
+@click.option("--log", "log_url", metavar="URL", help="Redis that has the log of several nodes.")
 @click.option("--redis", "redis_url", metavar="URL", help="Share users' events with others over Redis.")
 @click.option("--db", metavar="URL", help="Database of the history; none: no history.")
 @click.option("--plugin", metavar="MODULE", multiple=True, help="Python module that extends the server.")

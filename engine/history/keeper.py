@@ -67,11 +67,13 @@ class Host(Protocol):
 
     config: Config
     clock: Clock
-    epoch: str
     log: Log
     checkpoint: Checkpoint
     metrics: Metrics
     tail: Tail
+
+    @property
+    def epoch(self) -> str: ...
 
 
 class Keeper:

@@ -36,7 +36,8 @@ class Script(NamedTuple):
     sha: str
 
 
-def _script(text: str, flags: str = "") -> Script:
+def script(text: str, flags: str = "") -> Script:
+    """Return a script that Redis runs; `flags` as its manual has them."""
     whole = f"#!lua{' flags=' + flags if flags else ''}\n{text}"
     return Script(whole, sha1(whole.encode(), usedforsecurity=False).hexdigest())
 
@@ -84,7 +85,7 @@ end
 """
 """KEYS: meta, log, heads. `record` returns id and entry."""
 
-APPEND = _script(
+APPEND = script(
     _CHECKED
     + """
 local n = tonumber(ARGV[4])
@@ -147,7 +148,7 @@ its version and id, and the id at the version that was expected (empty: not ther
 written unless it is `ok`.
 """
 
-MEET = _script(
+MEET = script(
     """
 local m = redis.call('HMGET', KEYS[1], 'epoch', 'head', 'first', 'last', 'streams', 'run', 'partitions')
 if not m[1] then
@@ -177,7 +178,7 @@ this run cannot have lost anything, `1` to make the partition, partitions, forma
 first, last.
 """
 
-FORK = _script(
+FORK = script(
     """
 local m = redis.call('HMGET', KEYS[1], 'epoch', 'head', 'first', 'last')
 if not m[1] then return {'gone', 'meta'} end
@@ -200,7 +201,7 @@ return {'ok', m[1], head, tonumber(m[3]), m[4]}
 one, position and id of a record that was seen, run of the server. Returns as `MEET`.
 """
 
-READ_STREAM = _script(
+READ_STREAM = script(
     _CHECKED
     + """
 local v, low, last = head_of(ARGV[1], KEYS[4])
@@ -227,7 +228,7 @@ return {'ok', v, last, found}
 version and id of its head, and position and entry of each record in turn.
 """
 
-TRIM = _script(
+TRIM = script(
     _CHECKED
     + """
 local upto = math.min(tonumber(ARGV[1]), head)

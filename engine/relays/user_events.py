@@ -101,11 +101,13 @@ class Host(Protocol):
     """What the relay needs of its node."""
 
     node_id: str
-    epoch: str
     config: Config
     clock: Clock
     metrics: Metrics
     redis_up: Callable[[], bool]
+
+    @property
+    def epoch(self) -> str: ...
 
     async def ask_inside(
         self, stream: str, command: Command, *, by: str, id: str | None, cause: str | None
@@ -173,8 +175,12 @@ class UserEvents:
 
     @property
     def origin(self) -> str:
-        """What names this node in messages: its log's epoch too, as names of nodes may be given twice."""
+        """What names this node in messages: its log's epoch too, as names of nodes may be given twice. Nodes
+        that share a log are one: each has what another of them took in.
+        """
         assert self._host is not None
+        if self._host.config.log_url:
+            return f"{self._host.epoch}."
         return f"{self._host.epoch}.{self._host.node_id}"
 
     def _count(self, outcome: str) -> None:

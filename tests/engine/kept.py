@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from engine import opening
-from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.checkpoint import Checkpoint
+from engine.checkpoint_sqlite import open_checkpoint
 from engine.config import Config
 from engine.log.heads import Heads
 from engine.log.memory import MemoryLog

@@ -9,7 +9,7 @@ import trio
 
 from engine import Node, open_node
 from engine.actor import Actor
-from engine.checkpoint import Checkpoint
+from engine.checkpoint_sqlite import SqliteCheckpoint
 from engine.domain import DOMAINS
 from engine.domain.store.menu import SetSoldOut
 from engine.errors import ConfigError, Crashed, Rejected, Unavailable
@@ -105,7 +105,7 @@ async def test_a_fault_while_an_old_answer_is_read_answers_everybody(
             raise ZeroDivisionError
 
         with monkeypatch.context() as patch, trio.fail_after(5):
-            patch.setattr(Checkpoint, "load_answer", fail)
+            patch.setattr(SqliteCheckpoint, "load_answer", fail)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(ask, "b")
                 nursery.start_soon(ask, "a")

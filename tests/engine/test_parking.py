@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from engine import Committed, Reaction, open_node
-from engine.checkpoint import Checkpoint
+from engine.checkpoint_sqlite import SqliteCheckpoint
 from engine.errors import Rejected, Unavailable
 from engine.tail import Tail
 from engine.timers import STALE_MAX, Timers
@@ -65,7 +65,7 @@ async def test_a_record_that_comes_during_a_replay_is_not_left_behind(
     """It is handled after the others, not parked behind a record that is parked no more."""
     recorder = Gated()
     recorder.fail["s1/a"] = 4
-    park = Checkpoint.park
+    park = SqliteCheckpoint.park
     async with open_node(config(), reactions=reaction(recorder)) as node:
         await make_shop(node)
         await place(node, "a")
@@ -75,12 +75,12 @@ async def test_a_record_that_comes_during_a_replay_is_not_left_behind(
             nursery.start_soon(node.replay_parked, node.parked()[0]["id"])
             await wait_until(lambda: len(recorder.seen) == 5)
 
-            async def slow_park(self: Checkpoint, parked: object) -> object:
+            async def slow_park(self: SqliteCheckpoint, parked: object) -> object:
                 recorder.gate.set()
                 await wait_until(lambda: not node.parked())
                 return await park(self, parked)  # type: ignore[arg-type]
 
-            monkeypatch.setattr(Checkpoint, "park", slow_park)
+            monkeypatch.setattr(SqliteCheckpoint, "park", slow_park)
             await place(node, "b")
             await trio.testing.wait_all_tasks_blocked()
             recorder.gate.set()

@@ -89,7 +89,9 @@ async def test_a_refused_append_leaves_no_trace(monkeypatch: pytest.MonkeyPatch)
         before = await node.read(STORE)
         for error in (ReadOnly, Overloaded):
 
-            def refuse(self: object, entries: object, done: object, error: type[Exception] = error) -> None:
+            def refuse(
+                self: object, entries: object, done: object, basis: object, error: type[Exception] = error
+            ) -> None:
                 raise error
 
             with monkeypatch.context() as patch:
@@ -103,7 +105,7 @@ async def test_a_refused_append_leaves_no_trace(monkeypatch: pytest.MonkeyPatch)
 async def test_a_failed_log_ends_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     """The waiting command's outcome is unknown, and the error comes out of the `async with`."""
 
-    def fail(self: object, entries: object, done: object) -> None:
+    def fail(self: object, entries: object, done: object, basis: object) -> None:
         raise UnknownOutcome
 
     with pytest.raises(LogFailed):

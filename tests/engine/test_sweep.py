@@ -20,7 +20,8 @@ import trio
 import trio.testing
 
 from engine import Node, open_node, opening
-from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.checkpoint import Checkpoint
+from engine.checkpoint_sqlite import open_checkpoint
 from engine.config import Config
 from engine.domain.store.campaigns import CancelCampaign, ScheduleCampaign
 from engine.domain.times import to_ms, to_text

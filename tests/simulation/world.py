@@ -13,7 +13,8 @@ import msgspec
 import trio
 
 from engine import Answer, Cursor, Node, Snapshot, open_node
-from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.checkpoint import Checkpoint
+from engine.checkpoint_sqlite import open_checkpoint
 from engine.config import Config
 from engine.domain.contract import Command
 from engine.domain.store.cancelling import CancelOrder

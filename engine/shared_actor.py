@@ -1,0 +1,305 @@
+"""Actors of streams that other nodes append to, too.
+
+Nobody owns a stream. A turn's append names the record that it was decided on (`engine.log.Basis`); when
+another node was faster it is a conflict. The actor then goes back to the durable state (`undo.py`), takes
+what the others appended, puts the unanswered commands of the turn back in front, and decides them again: a
+command that another node has meanwhile decided under the same key gets that answer. Each conflict makes the
+next batch smaller and the pause before it longer (with full jitter), so that a node with a slower way to the
+log gets its turn; after `TRIES_MAX` in a row the commands are told `Overloaded`.
+
+What others append arrives between two turns, where the state in memory is the durable one. A hole is filled
+by reading the stream. While the log is away, commands are refused, and reads go on from memory.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import trio
+
+from engine.actor import Actor
+from engine.answers import Answer, Known, Stored, command_key
+from engine.checkpoint import SavedState
+from engine.codec import decode_envelope, decode_event
+from engine.errors import (
+    Conflict,
+    CursorUnusable,
+    Forked,
+    LogAway,
+    LogFailed,
+    Overloaded,
+    Rejected,
+    Unavailable,
+    UnknownOutcome,
+)
+from engine.feed import Feed, Frame
+from engine.host import SharedHost
+from engine.log import Basis
+from engine.mailbox import Ask, Look, StateLost, Turn, Wake
+from engine.records import Entry
+from engine.undo import Undo
+
+TRIES_MAX = 8
+PAUSE_S = 0.001
+PAUSE_S_MAX = 0.008
+"""Bound of the pause after a first conflict; it doubles with each, up to the other."""
+RIVAL_S = 0.5
+YIELD_S = 0.004
+"""For so long after another node appended, each turn begins with a pause under this bound: else a node whose
+way to the log is shorter would always be first.
+"""
+LOST_S = 0.02
+AWAY_S = 0.25
+"""How long after the log did not answer it is asked again."""
+EVENTS_PER_COMMAND_MAX = 1024
+
+
+class SharedActor(Actor):
+    """See `Actor`. `last_id`: of the record at `version`, `""` before the first."""
+
+    def __init__(self, stream: str, feed: Feed, host: SharedHost) -> None:
+        super().__init__(stream, feed, host)
+        self._log = host.log
+        self.last_id = ""
+        self._undo = Undo(self.kind)
+        self._foreign: deque[tuple[int, Entry]] = deque()
+        self._begun: list[bytes] = []  # bodies behind the last command with an id
+        self._behind = False
+        self._tries = 0
+        self._rival_s = -RIVAL_S  # when another node appended last
+        self._epoch = host.epoch
+
+    def forget(self) -> None:
+        """See `Actor.forget`."""
+        super().forget()
+        self.last_id = ""
+        self._behind = False
+        self._begun.clear()
+        self._foreign.clear()  # what was heard before is read
+
+    def settled(self, last_id: str) -> None:
+        """Take note that state and version are those of the log, whose record at this version is
+        `last_id`.
+        """
+        self.last_id = last_id
+        self._undo.mark(self.state, self.version)
+
+    def saved_with_answers(self) -> tuple[SavedState, dict[str, Known]]:
+        """See `Actor.saved_with_answers`.
+
+        Raises:
+            Unavailable: there are records that the state does not have yet.
+        """
+        if self._behind or self._foreign:
+            raise Unavailable(f"{self.stream} is behind")
+        return super().saved_with_answers()
+
+    def hear(self, records: Sequence[tuple[int, Entry]]) -> None:
+        """Take records of this stream, in order, by whomever they were appended: at once between two turns,
+        else after this one.
+        """
+        self._foreign.extend(records)
+        if self.loaded and self._under_way is None:
+            self._take_heard()
+
+    def doubt(self) -> None:
+        """Forget everything and read it again: the log has lost records."""
+        self._fault = StateLost(crash=False)
+        self.bell.ring()
+
+    def fall_behind(self) -> None:
+        """Read the stream: records of it may not have been heard."""
+        self._behind = True
+        self.wake()
+
+    def _take_heard(self) -> None:
+        try:
+            heard, self._foreign = list(self._foreign), deque()
+            self._take(heard)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor judges it
+            self._fault = error
+            self.bell.ring()
+        if self._behind:
+            self.wake()
+
+    def _take(self, records: Sequence[tuple[int, Entry]]) -> None:
+        """Change the state by records that are not in it, and put them into the ring."""
+        frames: list[Frame] = []
+        commands: list[Stored] = []
+        fence = 0
+        for _, entry in records:
+            if entry.version <= self.version:
+                continue
+            if entry.version != self.version + 1:
+                self._behind = True
+                break
+            envelope = decode_envelope(entry.body)
+            event = decode_event(self.kind, envelope.type, envelope.data)
+            self.domain.evolve(self.state, event)
+            self.version = entry.version
+            self.last_id = envelope.id
+            if self.domain.fences(event):
+                fence = entry.version
+            frames.append(Frame(entry.version, envelope.type, entry.body))
+            self._begun.append(entry.body)
+            if entry.meta:
+                commands.append(Stored(entry.version, entry.meta, self._begun[-EVENTS_PER_COMMAND_MAX:]))
+                self._begun = []
+        if not frames:
+            return
+        self._rival_s = time.monotonic()
+        del self._begun[:-EVENTS_PER_COMMAND_MAX]
+        self.memory.add_stored(self._host.epoch, commands)
+        self._undo.add([frame.body for frame in frames], self.state, self.version)
+        self._view = None
+        self.feed.publish(frames)
+        if fence:
+            self.feed.fence(fence)
+        self._host.arm(self.stream, self.due_ms)
+
+    # The loop
+
+    async def run(self) -> None:
+        """See `Actor.run`. While the log is away, nothing can be read from it either."""
+        if self.lost:  # others may have to find out first why
+            await trio.sleep(random.uniform(0, LOST_S))
+        while not self.loaded:
+            try:
+                await self._host.rebuild(self)
+            except Unavailable as error:
+                self._refuse_waiting(error)
+                await trio.sleep(random.uniform(0, AWAY_S))
+        self._host.arm(self.stream, self.due_ms)
+        if self._foreign:
+            self._take_heard()
+        await super().run()
+
+    async def _turn(self, turn: Turn) -> None:
+        if self._fault is not None:
+            raise self._fault
+        if self._tries:
+            await trio.sleep(random.uniform(0, min(PAUSE_S_MAX, PAUSE_S * 2**self._tries)))
+        elif time.monotonic() < self._rival_s + RIVAL_S:
+            await trio.sleep(random.uniform(0, YIELD_S))
+        if self._foreign:
+            self._take_heard()
+        if self._behind:
+            await self._catch_up()
+        if self._fault is not None:
+            raise self._fault
+        self._batch_max = max(1, self._host.config.batch_max >> self._tries)
+        self._epoch = self._host.epoch
+        await super()._turn(turn)
+
+    def _end_turn(self, turn: Turn) -> None:
+        super()._end_turn(turn)
+        if self._foreign:
+            self._take_heard()
+
+    async def _catch_up(self) -> None:
+        """Take what the stream has after the state's version.
+
+        Raises:
+            StateLost: the log has less than the state, or not all of what comes after it.
+        """
+        while self._behind:
+            try:
+                head, found = await self._log.read_stream(self.stream, self.version)
+            except CursorUnusable:
+                raise StateLost(crash=False) from None
+            except Unavailable as error:
+                self._refuse_waiting(error)
+                await trio.sleep(random.uniform(0, AWAY_S))
+                continue
+            self._behind = False
+            self._take(found)
+            self._behind = self.version < head.version
+
+    def _refuse_waiting(self, error: Unavailable) -> None:
+        """Answer what waits; whoever wants to look sees the last state that is known to be durable."""
+        waiting, kept = list(self._mailbox), deque[Ask | Look | Wake]()
+        self._mailbox.clear()
+        for item in waiting:
+            if isinstance(item, Ask):
+                item.reply.fail(type(error)(error.detail))
+            elif isinstance(item, Look) and self.loaded:
+                item.settle()
+            elif isinstance(item, Look):
+                item.reply.fail(type(error)(error.detail))
+            else:
+                kept.append(item)
+        self._mailbox.extend(list(kept)[:1])
+
+    async def _again(self, key: str, known: Known, digest: str) -> Answer | Exception:
+        try:
+            return await super()._again(key, known, digest)
+        except Unavailable as error:  # the answer is where the log is
+            return error
+
+    def _refusal(self) -> Unavailable:
+        return self._log.refusal or LogAway()
+
+    def _basis(self, turn: Turn) -> Basis:
+        return Basis(self._epoch, self.last_id, [id_ for id_, _ in turn.records])
+
+    def _publish(self, turn: Turn, position: int) -> None:
+        self.last_id = turn.records[-1][0]
+        self._tries = 0
+        self._begun.clear()
+        self._undo.add([frame.body for frame in turn.frames], self.state, self.version)
+        super()._publish(turn, position)
+
+    def _refused(self, turn: Turn, error: BaseException) -> None:
+        if isinstance(error, LogFailed) or not isinstance(error, Conflict | Unavailable | UnknownOutcome):
+            super()._refused(turn, error)
+            return
+        self._go_back(turn)
+        if isinstance(error, Conflict):
+            self._tries += 1
+            self._host.metrics.conflicts.inc()
+            if self._tries > TRIES_MAX:
+                self._tries = 0
+                self._fail(turn, Overloaded)
+            else:
+                turn.deciding = None
+                self._mailbox.extendleft(reversed([ask for ask, _ in turn.settle]))
+                turn.settle = []
+        elif isinstance(error, Unavailable):
+            self._fail(turn, lambda: type(error)(error.detail))
+        else:
+            self._fail(turn, UnknownOutcome)
+        self._under_way = None
+        if isinstance(error, Forked):
+            self._mailbox.extendleft(reversed(turn.looks))
+            raise StateLost(crash=False) from error
+        if self._foreign:
+            self._take_heard()
+        there = isinstance(error, Conflict) and (error.version, error.id) == (self.version, self.last_id)
+        if not there and not isinstance(error, Unavailable):
+            self.fall_behind()  # what it met, or what became of it, was not heard yet
+        for look in turn.looks:
+            look.settle()
+        if self._mailbox:
+            self.bell.ring()
+
+    def _go_back(self, turn: Turn) -> None:
+        """Make the state in memory the durable one again.
+
+        Raises:
+            StateLost: it has to be read from the log.
+        """
+        for ask, answer in turn.settle:
+            fresh = isinstance(answer, Rejected) or (isinstance(answer, Answer) and not answer.replayed)
+            if ask.id is not None and fresh:
+                self.memory.drop(command_key(ask.by, ask.id))
+        before = self._undo.restore()
+        if before is None:
+            self._mailbox.extendleft(reversed(turn.take_back()))
+            turn.deciding = None
+            raise StateLost(crash=False)
+        self.state, self.version = before
+        self._view = None
+        self.used_s = time.monotonic()

@@ -1,0 +1,285 @@
+"""A partition of a log that several nodes append to.
+
+Every node follows the partition: what others append goes to the actor that is in memory here, and so to the
+screens that are connected here. Besides, one node at a time is on duty: it holds the partition's lease, has
+an actor for every stream that changes, watches their deadlines, runs the reactions, and takes the
+checkpoints. When it dies another one takes over as soon as the lease runs out, from the last checkpoint on.
+Two who both believe to be on duty do no harm: what reactions send has ids made of the record, deadlines
+compare with the state, and the checkpoint takes a state only over an older one.
+
+A new epoch of the log means that acknowledged records are lost: every feed ends, every actor reads its
+stream again, and whoever comes back with a cursor of the old epoch starts from a snapshot.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from itertools import groupby
+
+import msgspec
+import trio
+
+from engine.actor import Actor
+from engine.config import Config
+from engine.errors import CursorUnusable, Unavailable
+from engine.feed import Feed
+from engine.log import SharedLog
+from engine.mailbox import Committed
+from engine.onward import to_committed, watch_over
+from engine.partition import Ground, Host, Partition
+from engine.reactions import Consumer, Reaction
+from engine.records import Entry
+from engine.replay import rebuild_shared
+from engine.shared_actor import SharedActor
+from engine.tail import Tail
+
+LEASE_S = 6.0
+"""How long a partition stands still when the node that holds it dies; renewed three times in that time."""
+FOLLOW_S = 30.0
+AWAY_S = 0.25
+CHUNK_BYTES = 4 << 20
+
+logger = logging.getLogger("onda.partition")
+
+
+class SharedPartition(Partition):
+    """See `Partition`.
+
+    Attributes:
+        on_duty: this node has the lease, and everything that changed since the last checkpoint is known here.
+    """
+
+    log: SharedLog
+
+    def __init__(self, host: Host, config: Config, ground: Ground, count: int) -> None:
+        part = msgspec.structs.replace(
+            config,
+            feeds_bytes_max=config.feeds_bytes_max // count,
+            checkpoint_bytes=config.checkpoint_bytes // count,
+            refill_bytes=config.refill_bytes // count,
+        )
+        super().__init__(host, part, ground.log, ground.checkpoint)
+        assert ground.lease is not None
+        self.on_duty = False
+        self._tailing = False  # on duty, or about to be
+        self._lease = ground.lease
+        self._reactions: Sequence[Reaction] = ()
+        self._followed = ground.log.head
+        self._duty: trio.CancelScope | None = None
+        self._armed: set[str] = set()
+
+    def _make_actor(self, stream: str, feed: Feed) -> SharedActor:
+        return SharedActor(stream, feed, self)
+
+    @property
+    def followed(self) -> int:
+        """Every record up to here has been handed to those whom it concerns."""
+        return self._followed
+
+    async def start(
+        self, nursery: trio.Nursery, reactions: Sequence[Reaction], history: Consumer | None
+    ) -> None:
+        """Learn which stores there are; what else there is to know is read when somebody asks."""
+        assert history is None, "the history takes a whole log, so there is none with a shared one"
+        self._reactions = reactions
+        for stream in await self.checkpoint.stores():
+            self._host.note_store(stream)
+        await self._changed_since(max(self.checkpoint.position, self.log.first - 1))
+
+    async def run(self) -> None:
+        """Follow the log, and be on duty when it is this node's turn, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow)
+            nursery.start_soon(self._take_turns)
+            nursery.start_soon(self.upkeep.run)
+
+    async def rebuild(self, actor: Actor) -> None:
+        """See `Partition.rebuild`: the checkpoint's state, and the stream after it."""
+        assert isinstance(actor, SharedActor)
+        await rebuild_shared(self, actor)
+        if actor.kind == "store" and actor.version > 0:
+            self._host.note_store(actor.stream)
+        if self._tailing and actor.version != actor.saved_version:
+            self.upkeep.changing(actor.stream)
+
+    def arm(self, stream: str, due_ms: int | None) -> None:
+        """Deadlines are watched by the node on duty."""
+        if self.on_duty:
+            self._host.arm(stream, due_ms)
+            self._armed.add(stream)
+
+    def appending(self, stream: str) -> None:
+        """See `Partition.appending`."""
+        if self._tailing:
+            super().appending(stream)
+
+    def committed(self, records: Sequence[Committed], size: int) -> None:
+        """See `Partition.committed`. Whoever is on duty hears of it."""
+        if self._tailing:
+            super().committed(records, size)
+
+    # What others append
+
+    async def _follow(self) -> None:
+        while True:
+            if self.log.epoch != self.epoch:
+                self._begin_epoch()
+            try:
+                found = await self.log.follow(self._followed, FOLLOW_S)
+            except CursorUnusable:  # so far behind that records went without being heard
+                self._followed = self.log.head
+                self._begin_duty_anew()
+                for actor in self.actors.values():
+                    assert isinstance(actor, SharedActor)
+                    actor.fall_behind()
+                continue
+            except Unavailable:
+                await trio.sleep(random.uniform(0, AWAY_S))
+                continue
+            for stream, records in groupby(found, key=lambda pair: pair[1].stream):
+                self._hand_out(stream, list(records))
+            if found:
+                self._followed = found[-1][0]
+
+    def _hand_out(self, stream: str, records: list[tuple[int, Entry]]) -> None:
+        if records[0][1].version == 1 and stream.startswith("store:"):
+            self._host.note_store(stream)
+        if self._tailing:
+            self.upkeep.changing(stream)
+            for position, entry in records:
+                if position > self.tail.high:
+                    self.tail.add([to_committed(position, entry)])
+            self.upkeep.grown(records[-1][0], sum(len(entry.body) for _, entry in records))
+        actor = self.actors.get(stream)
+        if actor is None:
+            feed = self.feeds.pop(stream, None)  # its ring would have a hole
+            if feed is not None:
+                feed.close()
+            if not self._tailing:
+                return
+            actor = self.actor(stream)
+        assert isinstance(actor, SharedActor)
+        actor.hear(records)
+
+    def _begin_epoch(self) -> None:
+        logger.error("a new epoch begins, everything is read again: %s after %s", self.log.epoch, self.epoch)
+        self.epoch = self.log.epoch
+        self._followed = self.log.head
+        self._begin_duty_anew()
+        for stream in [stream for stream in self.feeds if stream not in self.actors]:
+            self.feeds.pop(stream).close()
+        for actor in self.actors.values():
+            assert isinstance(actor, SharedActor)
+            self.renew_feed(actor)
+            actor.doubt()
+
+    def renew_feed(self, actor: Actor) -> None:
+        """End an actor's feed: those who follow it come back, and are told where to start."""
+        actor.feed.close()
+        actor.feed = self.new_feed(actor.stream)
+
+    # Duty
+
+    async def _take_turns(self) -> None:
+        while True:
+            if await self._hold():
+                try:
+                    await self._be_on_duty()
+                except* Unavailable as group:
+                    logger.warning("a partition is given back: %s", group.exceptions)
+                self._leave_duty()
+            await trio.sleep(random.uniform(0.5, 1.0) * LEASE_S / 3)
+
+    async def finish(self) -> None:
+        """See `Partition.finish`; then let another node have the partition at once."""
+        await self.upkeep.take()
+        self._leave_duty()
+        try:
+            await self._lease.release()
+        except Unavailable as error:
+            logger.info("the lease runs out by itself: %s", error)
+
+    async def _hold(self) -> bool:
+        try:
+            return await self._lease.hold(LEASE_S)
+        except Unavailable:
+            return False
+
+    def _begin_duty_anew(self) -> None:
+        """What is known of the partition has a hole: read again what a node on duty has to know."""
+        if self._duty is not None:
+            self._duty.cancel()
+
+    async def _be_on_duty(self) -> None:
+        """Work until the lease is lost, or what is known is not enough any more."""
+        async with trio.open_nursery() as nursery:
+            self._duty = nursery.cancel_scope
+            nursery.start_soon(self._keep_lease, nursery.cancel_scope)
+            await self._prepare()
+            for runner in self.runners:
+                nursery.start_soon(runner.run)
+            nursery.start_soon(watch_over, self.log, self.tail)
+            await trio.sleep_forever()
+
+    def _leave_duty(self) -> None:
+        self.on_duty = self._tailing = False
+        self._duty = None
+        self.runners.clear()
+        for stream in self._armed:
+            self._host.arm(stream, None)
+        self._armed.clear()
+
+    async def _keep_lease(self, scope: trio.CancelScope) -> None:
+        held_s = trio.current_time()
+        with trio.move_on_at(held_s + LEASE_S) as patience:
+            while True:
+                await trio.sleep(LEASE_S / 3)
+                held_s = trio.current_time()
+                try:
+                    if not await self._lease.hold(LEASE_S):
+                        break
+                except Unavailable:
+                    continue  # until the lease has run out
+                patience.deadline = held_s + LEASE_S
+        scope.cancel()
+
+    async def _prepare(self) -> None:
+        """Know everything that changed since the last checkpoint, whoever took it."""
+        await self.checkpoint.refresh()
+        self.tail = Tail(self._followed)
+        self.upkeep.begin()
+        self._tailing = True
+        await self.load_runners(self._reactions)
+        self.on_duty = True
+        changed = await self._changed_since(max(self.checkpoint.position, self.log.first - 1))
+        for actor in self.actors.values():
+            if actor.stream not in changed:
+                actor.saved_version = actor.version
+            if actor.loaded:
+                self.arm(actor.stream, actor.due_ms)
+        for stream in changed:
+            self.upkeep.changing(stream)
+            self.actor(stream)
+        for stream, due_ms in await self.checkpoint.deadlines():
+            if stream not in self.actors:
+                self.arm(stream, due_ms)
+
+    async def _changed_since(self, position: int) -> set[str]:
+        """Return the streams that have records after a position."""
+        changed: set[str] = set()
+        while True:
+            try:
+                found = await self.log.read(position, CHUNK_BYTES)
+            except CursorUnusable:  # another node took a checkpoint meanwhile: what went is in that
+                position = max(position, self.log.first - 1)
+                continue
+            if not found:
+                break
+            position = found[-1][0]
+            for _, entry in found:
+                changed.add(entry.stream)
+                if entry.version == 1 and entry.stream.startswith("store:"):
+                    self._host.note_store(entry.stream)
+        return changed

@@ -1,0 +1,202 @@
+"""Several nodes on one log: any node takes the order, every screen shows it, and nothing happens twice."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import trio
+
+from engine import Answer, Cursor, Node
+from engine.domain.store.coupons import CreateCoupon, IssueCoupon
+from engine.errors import IdempotencyMismatch, ReadOnly, Rejected, Unavailable
+from tests.engine.cluster import Cluster, RedisCluster, cluster, memory_cluster
+from tests.engine.shop import OWNER, STORE, make_shop, order, state_of, wait_until
+
+__all__ = ["cluster", "memory_cluster"]
+
+
+def conflicts(node: Node) -> float:
+    """How many appends of a node had to be decided again."""
+    return float(node.metrics.conflicts._value.get())
+
+
+async def same(one: Node, other: Node, stream: str) -> None:
+    """Wait until both nodes have the same of a stream."""
+    with trio.fail_after(5):
+        while True:
+            first, second = await one.read(stream), await other.read(stream)
+            if first == second:
+                return
+            await trio.sleep(0.001)
+
+
+async def test_a_shop_that_one_node_made_takes_orders_at_another(cluster: Cluster | RedisCluster) -> None:
+    """Either node decides on what the other has done, and both show the same."""
+    async with cluster.open("a", "b") as (a, b):
+        await make_shop(a)
+        await wait_until(lambda: STORE in b.stores)
+        await b.ask(STORE, order(), by=OWNER)
+        await a.ask(STORE, order(), by=OWNER)
+        await b.ask(STORE, order(), by=OWNER)
+        await same(a, b, STORE)
+        assert len((await state_of(a, STORE))["orders"]) == 3
+
+
+async def test_a_screen_at_one_node_shows_what_the_other_takes(cluster: Cluster | RedisCluster) -> None:
+    """Frames are the same bytes, in order, each once; a cursor of one node is good at the other."""
+    async with cluster.open("a", "b") as (a, b):
+        await make_shop(a)
+        await wait_until(lambda: STORE in b.stores)
+        with await b.subscribe(STORE) as screen:
+            assert screen.snapshot is not None
+            answers: list[Answer] = [await a.ask(STORE, order(), by=OWNER) for _ in range(20)]
+            sent = [body for answer in answers for body in answer.events]
+            shown: list[bytes] = []
+            with trio.fail_after(5):
+                while len(shown) < len(sent):
+                    await screen.wait()
+                    shown += [frame.body for frame in screen.take()]
+            assert shown == sent
+        after = Cursor.parse(answers[4].cursor)
+        with await b.subscribe(STORE, after) as again:
+            assert again.reset is None
+            assert len(again.take()) == answers[-1].version - answers[4].version
+
+
+async def test_two_nodes_at_one_coupon(cluster: Cluster | RedisCluster) -> None:
+    """Five hundred coupons, a thousand guests at two nodes: each coupon goes to one guest."""
+    async with cluster.open("a", "b", mailbox_max=2000) as (a, b):
+        await make_shop(a)
+        await a.ask(STORE, CreateCoupon(coupon="c", name="C", discount=100, stock=500), by=OWNER)
+        await same(a, b, STORE)
+        given: list[int] = []
+        refused: list[str] = []
+
+        async def take(node: Node, user: str) -> None:
+            while True:
+                try:
+                    answer = await node.ask(
+                        STORE, IssueCoupon(coupon="c", user=user), by=f"user:{user}", id="1"
+                    )
+                except Rejected as error:
+                    refused.append(error.code)
+                except Unavailable:
+                    continue
+                else:
+                    given.append(msgspec.json.decode(answer.result)["sequence"])
+                return
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                for number in range(1000):
+                    nursery.start_soon(take, (a, b)[number % 2], f"u{number}")
+        assert sorted(given) == list(range(1, 501))
+        assert refused == ["coupon_exhausted"] * 500
+        assert conflicts(a) + conflicts(b) > 0
+        await same(a, b, STORE)
+
+
+async def test_one_key_at_two_nodes_is_one_order(cluster: Cluster | RedisCluster) -> None:
+    """Whoever is faster: both get the same answer, and there is one effect."""
+    async with cluster.open("a", "b") as (a, b):
+        await make_shop(a)
+        await same(a, b, STORE)
+        got: dict[str, list[Answer]] = {}
+
+        async def ask(node: Node, key: str) -> None:
+            got.setdefault(key, []).append(await node.ask(STORE, order(), by=OWNER, id=key))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                nursery.start_soon(ask, a, f"k{number}")
+                nursery.start_soon(ask, b, f"k{number}")
+        for one, other in got.values():
+            assert one._replace(replayed=False) == other._replace(replayed=False)
+            assert one.replayed != other.replayed
+        await same(a, b, STORE)
+        assert len((await state_of(a, STORE))["orders"]) == 100
+        with pytest.raises(IdempotencyMismatch):
+            await b.ask(STORE, order(quantity=2), by=OWNER, id="k1")
+
+
+async def test_what_follows_from_a_record_happens_once(cluster: Cluster | RedisCluster) -> None:
+    """Each partition has one node that runs reactions, whichever node the record was made at."""
+    async with cluster.open("a", "b") as (a, b):
+        await make_shop(a)
+        await same(a, b, STORE)
+        for number in range(10):
+            await (a, b)[number % 2].ask(STORE, order(user=f"u{number}"), by=f"user:u{number}")
+        for number in range(10):
+            with trio.fail_after(10):
+                while not (await state_of(a, f"user:u{number}"))["orders"]:
+                    await trio.sleep(0.01)
+            await same(a, b, f"user:u{number}")
+        held = [[one.on_duty for one in node.partitions] for node in (a, b)]
+        assert [sum(pair) for pair in zip(*held, strict=True)] == [1, 1]
+
+
+async def test_another_node_takes_over(cluster: Cluster | RedisCluster) -> None:
+    """When a node ends, the other goes on with its reactions and deadlines, from the checkpoint on."""
+    async with cluster.open("b") as (b,):
+        async with cluster.open("a") as (a,):
+            await make_shop(a)
+            await same(a, b, STORE)
+            await a.ask(STORE, order(user="u1"), by="user:u1")
+        await b.ask(STORE, order(user="u2"), by="user:u2")
+        for user in ("u1", "u2"):
+            with trio.fail_after(10):
+                while not (await state_of(b, f"user:{user}"))["orders"]:
+                    await trio.sleep(0.01)
+        await wait_until(lambda: all(one.on_duty for one in b.partitions), 10)
+
+
+async def test_what_a_start_finds_is_what_was_there(cluster: Cluster | RedisCluster) -> None:
+    """A node that comes later reads the checkpoint and what came after it."""
+    async with cluster.open("a", checkpoint_s=0.05) as (a,):
+        await make_shop(a)
+        await wait_until(lambda: all(one.on_duty for one in a.partitions), 10)
+        answers = [await a.ask(STORE, order(), by=OWNER, id=f"k{number}") for number in range(50)]
+        await trio.sleep(0.2)
+        async with cluster.open("b") as (b,):
+            await same(a, b, STORE)
+            again = await b.ask(STORE, order(), by=OWNER, id="k3")
+            assert again == answers[3]._replace(replayed=True)
+            assert len((await state_of(b, STORE))["orders"]) == 50
+
+
+async def test_while_the_log_takes_nothing_commands_are_refused(memory_cluster: Cluster) -> None:
+    """Reads go on, and so does everything once it takes appends again."""
+    async with memory_cluster.open("a", "b") as (a, b):
+        await make_shop(a)
+        await same(a, b, STORE)
+        before = await a.read(STORE)
+        for log in memory_cluster.logs:
+            log.set_writable(False)
+        for node in (a, b):
+            with pytest.raises(ReadOnly):
+                await node.ask(STORE, order(), by=OWNER)
+            assert await node.read(STORE) == before
+        for log in memory_cluster.logs:
+            log.set_writable(True)
+        await b.ask(STORE, order(), by=OWNER)
+        await same(a, b, STORE)
+
+
+async def test_a_new_epoch_starts_everything_afresh(memory_cluster: Cluster) -> None:
+    """When the log lost acknowledged records, states are those of the log, and old cursors are told."""
+    async with memory_cluster.open("a", "b") as (a, b):
+        await make_shop(a)
+        kept = await a.ask(STORE, order(), by=OWNER)
+        await a.ask(STORE, order(), by=OWNER)
+        await same(a, b, STORE)
+        lost = (await a.read(STORE)).version - kept.version
+        memory_cluster.log_of(STORE).lose(lost, "later")
+        for node in (a, b):
+            await wait_until(lambda node=node: node.partition_of(STORE).epoch == "later")
+            with trio.fail_after(5):
+                while (await node.read(STORE)).version != kept.version:
+                    await trio.sleep(0.001)
+            with await node.subscribe(STORE, Cursor.parse(kept.cursor)) as screen:
+                assert screen.reset == "epoch"
+        await b.ask(STORE, order(), by=OWNER)
+        await same(a, b, STORE)

@@ -1,0 +1,138 @@
+"""Several nodes on a Redis that goes away, comes back, or loses what it had."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import trio
+
+from engine import Answer, Cursor, Node
+from engine.errors import LogAway, LogFailed, OndaError, Rejected, Unavailable, UnknownOutcome
+from tests.engine.cluster import RedisCluster, redis_cluster
+from tests.engine.shop import OWNER, STORE, make_shop, order, state_of, wait_until
+from tests.engine.test_cluster import same
+from tests.log.redis_site import client, needs_redis, patiently
+
+__all__ = ["redis_cluster"]
+
+pytestmark = needs_redis
+
+
+async def test_while_redis_is_away_screens_stay(redis_cluster: RedisCluster) -> None:
+    """Commands are refused, what is in memory is read, streams stay open; when it is back with all that it
+    had, everything goes on by itself, on the same streams.
+    """
+    async with redis_cluster.open("a", "b") as (a, b):
+        await make_shop(a)
+        await same(a, b, STORE)
+        before = await a.read(STORE)
+        with await b.subscribe(STORE) as screen:
+            redis_cluster.server.stop()
+            for node in (a, b):
+                with pytest.raises((LogAway, UnknownOutcome)):
+                    await node.ask(STORE, order(), by=OWNER)
+                with pytest.raises(LogAway):
+                    await node.ask(STORE, order(), by=OWNER)
+                with trio.fail_after(2):
+                    assert await node.read(STORE) == before
+            assert screen.take() == []
+            redis_cluster.server.start()
+            answer: Answer = await patiently(
+                lambda: a.ask(STORE, order(), by=OWNER), Unavailable, UnknownOutcome
+            )
+            shown: list[bytes] = []
+            with trio.fail_after(10):
+                while answer.events[-1] not in shown:
+                    await screen.wait()
+                    shown += [frame.body for frame in screen.take()]
+            await patiently(lambda: b.ask(STORE, order(), by=OWNER), Unavailable, UnknownOutcome)
+            await same(a, b, STORE)
+
+
+async def test_orders_through_a_restart_of_redis(redis_cluster: RedisCluster) -> None:
+    """Guests at both nodes repeat what has no answer, with the same key: each order is there once."""
+    async with redis_cluster.open("a", "b") as (a, b):
+        await make_shop(a)
+        await same(a, b, STORE)
+        done: dict[str, Answer] = {}
+
+        async def guest(node: Node, name: str) -> None:
+            for number in range(40):
+                key = f"{name}.{number}"
+                while key not in done:
+                    try:
+                        done[key] = await node.ask(STORE, order(), by=OWNER, id=key)
+                    except (Unavailable, UnknownOutcome):
+                        await trio.sleep(0.02)
+
+        async def restart() -> None:
+            await wait_until(lambda: len(done) > 60, 20)
+            redis_cluster.server.stop()
+            await trio.sleep(0.3)
+            redis_cluster.server.start()
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(restart)
+                for number in range(4):
+                    nursery.start_soon(guest, (a, b)[number % 2], f"g{number}")
+        await same(a, b, STORE)
+        orders = (await state_of(b, STORE))["orders"]
+        assert len(orders) == len(done) == 160
+        assert len({answer.version for answer in done.values()}) == 160
+
+
+async def test_scripts_that_redis_forgot_are_sent_again(redis_cluster: RedisCluster) -> None:
+    """SCRIPT FLUSH costs a trip."""
+    async with redis_cluster.open("a", "b") as (a, b):
+        await make_shop(a)
+        await same(a, b, STORE)
+        client(redis_cluster.server).script_flush()
+        await b.ask(STORE, order(), by=OWNER)
+        await same(a, b, STORE)
+
+
+async def test_a_redis_that_lost_its_end_is_told(redis_cluster: RedisCluster, tmp_path: Path) -> None:
+    """A restart on an older copy of its files: a new epoch begins, states are those of the log, and old
+    cursors start from a snapshot.
+    """
+    server = redis_cluster.server
+    async with redis_cluster.open("a", "b") as (a, b):
+        await make_shop(a)
+        kept = await a.ask(STORE, order(), by=OWNER)
+        await same(a, b, STORE)
+        shutil.copytree(tmp_path / "appendonlydir", tmp_path / "older")
+        lost = await a.ask(STORE, order(), by=OWNER)
+        epoch = a.partition_of(STORE).epoch
+        server.stop()
+        shutil.rmtree(tmp_path / "appendonlydir")
+        shutil.move(tmp_path / "older", tmp_path / "appendonlydir")
+        server.start()
+        for node in (a, b):
+            await wait_until(lambda node=node: node.partition_of(STORE).epoch != epoch, 10)
+            snapshot = await patiently(lambda node=node: node.read(STORE), OndaError)
+            with trio.fail_after(10):
+                while snapshot.version != kept.version:
+                    await trio.sleep(0.02)
+                    snapshot = await patiently(lambda node=node: node.read(STORE), OndaError)
+            with await node.subscribe(STORE, Cursor.parse(lost.cursor)) as screen:
+                assert screen.reset == "epoch"
+        await patiently(lambda: b.ask(STORE, order(), by=OWNER), Unavailable, UnknownOutcome)
+        await same(a, b, STORE)
+        with pytest.raises(Rejected):
+            await a.ask("store:nobody", order(), by=OWNER)
+
+
+async def test_a_redis_that_was_emptied_is_refused(redis_cluster: RedisCluster, tmp_path: Path) -> None:
+    """Also when no node ran meanwhile: a node knows by its own disk that there were records."""
+    folder = str(tmp_path / "a")
+    async with redis_cluster.open("a", data=folder) as (a,):
+        await make_shop(a)
+    async with redis_cluster.open("a", data=folder) as (a,):
+        assert len((await state_of(a, STORE))["products"]) == 1
+    client(redis_cluster.server).flushall()
+    with pytest.raises(LogFailed, match="missing"):
+        async with redis_cluster.open("a", data=folder):
+            pass
