@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     chaos.addoption(
         "--money-seeds",
         type=int,
-        default=int(environ.get("ONDA_MONEY_SEEDS", "20")),
+        default=int(environ.get("ONDA_MONEY_SEEDS", "12")),
         help="how many seeds of tests/simulation/test_money.py (ONDA_MONEY_SEEDS; 1000 for the long run)",
     )
     chaos.addoption(
@@ -57,7 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     chaos.addoption(
         "--flood",
         type=int,
-        default=int(environ.get("ONDA_FLOOD", "600")),
+        default=int(environ.get("ONDA_FLOOD", "300")),
         help="connections of strangers that press upon a shop (ONDA_FLOOD; 10000 for the long run)",
     )
     chaos.addoption(
