@@ -60,7 +60,6 @@ class Hub:
         self._members: set[Member] = set()
         self._busy: deque[Group] = deque()
         self._bell = trio.Event()
-        self._empty = trio.Event()
         self._poller: Poller[Member] = make_poller(self._gone, self._writable)
 
     def __len__(self) -> int:
@@ -126,16 +125,6 @@ class Hub:
         finally:
             self.abort()
             self._poller.close()
-
-    async def aclose(self, within_s: float) -> None:
-        """Wait until every member has left, at most so long, then cut those who are left. The node has
-        stopped, so each is being told.
-        """
-        with trio.move_on_after(within_s):
-            while self._members:
-                self._empty = trio.Event()
-                await self._empty.wait()
-        self.abort()
 
     def abort(self) -> None:
         """Cut every member."""
@@ -342,5 +331,3 @@ class Hub:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.close()
         member.over(sock, alive)
-        if not self._members:
-            self._empty.set()

@@ -148,20 +148,19 @@ async def test_a_stopping_node_says_bye_after_everything(watching: str) -> None:
         late = fan.join(after=30)
         await until(late, lambda: late.ended)
         assert (late.bye, late.versions) == ("shutdown", list(range(31, 36)))
-        await fan.hub.aclose(0.5)
+        assert len(fan.hub) == 0
         assert fan.site.ends == {"shutdown": 3}
 
 
 async def test_the_end_waits_for_nobody() -> None:
-    """Who does not take its `bye` is cut when the time is over."""
+    """Who does not take its `bye` is cut when the server has waited long enough."""
     async with fanned() as fan:
         stalled = fan.join(send_buffer=SLOW)
         fan.publish(30, 3000)
         await fan.settle()
         await fan.node.stop()
-        began = trio.current_time()
-        await fan.hub.aclose(0.2)
-        assert 0.2 <= trio.current_time() - began < 1
+        assert len(fan.hub) == 1
+        fan.hub.abort()
         assert stalled.over == [False]
 
 
