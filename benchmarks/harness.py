@@ -141,8 +141,15 @@ def folder(parent: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def served(data: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[tuple[int, int]]:
-    """A server process on its own core; give its port and process id, and end it afterwards."""
+def served(
+    data: Path,
+    *options: str,
+    env: Mapping[str, str] | None = None,
+    place: Callable[[], None] = lambda: pin(SERVER_CPU),
+) -> Iterator[tuple[int, int]]:
+    """A server process on its own core (or where `place` puts it, called in the process before it starts);
+    give its port and process id, and end it afterwards.
+    """
     command = [
         sys.executable,
         "-m",
@@ -160,7 +167,7 @@ def served(data: Path, *options: str, env: Mapping[str, str] | None = None) -> I
         cwd=ROOT,
         env={**os.environ, "ONDA_SECRET": SECRET, "PYTHONUNBUFFERED": "1", **(env or {})},
         stdout=subprocess.PIPE,
-        preexec_fn=lambda: pin(SERVER_CPU),
+        preexec_fn=place,
     )
     try:
         yield _port(process), process.pid

@@ -37,11 +37,11 @@ def onda(
     """A fresh server with open stores that have a menu; gives its port and its process id."""
     with served(folder / "data", "--no-demo", env=ENVIRONMENT) as (port, pid):
         for store in stores:
-            _make_store(port, store, payment_mode)
+            make_store(port, store, payment_mode)
         yield port, pid
 
 
-def _make_store(port: int, store: str, payment_mode: str) -> None:
+def make_store(port: int, store: str, payment_mode: str) -> None:
     """Where guests pay first (`prepay`) each order holds its stock; else it takes it."""
     with calling(port, store) as call:
         call("configure-store", {"name": "Bench", "payment_mode": payment_mode})

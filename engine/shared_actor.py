@@ -99,8 +99,10 @@ class SharedActor(Actor):
 
     def hear(self, records: Sequence[tuple[int, Entry]]) -> None:
         """Take records of this stream, in order, by whomever they were appended: at once between two turns,
-        else after this one.
+        else after this one. Most are this actor's own, which it has already.
         """
+        if records[-1][1].version <= self.feed.head and self.loaded:
+            return
         self._foreign.extend(records)
         if self.loaded and self._under_way is None:
             self._take_heard()

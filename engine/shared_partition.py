@@ -40,6 +40,8 @@ LEASE_S = 6.0
 FOLLOW_S = 30.0
 AWAY_S = 0.25
 CHUNK_BYTES = 4 << 20
+BUSY = 4
+"""How many partitions are thought to be busy at once: those share the log that may lie behind a checkpoint."""
 
 logger = logging.getLogger("onda.partition")
 
@@ -57,7 +59,7 @@ class SharedPartition(Partition):
         part = msgspec.structs.replace(
             config,
             feeds_bytes_max=config.feeds_bytes_max // count,
-            checkpoint_bytes=config.checkpoint_bytes // count,
+            checkpoint_bytes=config.checkpoint_bytes // min(count, BUSY),
             refill_bytes=config.refill_bytes // count,
         )
         super().__init__(host, part, ground.log, ground.checkpoint)

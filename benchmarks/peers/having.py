@@ -166,7 +166,7 @@ def running(peer: Peer, folder: Path, size: int) -> Iterator[Target]:
     port = free_port()
     process = peer.start(port, folder)
     try:
-        _wait_for(port, process)
+        wait_for(port, process)
         target = peer.target(port, size)
         target.pids = [process.pid]
         yield target
@@ -179,7 +179,12 @@ def running(peer: Peer, folder: Path, size: int) -> Iterator[Target]:
             process.wait()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process listens on a port.
+
+    Raises:
+        Unavailable: it does not.
+    """
     until = time.monotonic() + START_WITHIN_S
     while time.monotonic() < until and process.poll() is None:
         try:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -33,7 +34,7 @@ from engine.errors import (
 )
 from engine.log import Basis, Head, frames
 from engine.log.appending import append_to
-from engine.log.redis_asking import Asking, Gone, Meta, Record, Witness, good, read_message
+from engine.log.redis_asking import Asking, Gone, Meta, Record, Witness, good, read_message, read_message_head
 from engine.log.redis_lines import Line
 from engine.log.redis_scripts import READ_STREAM, Keys
 from engine.log.redis_writer import Append, Writer
@@ -45,6 +46,8 @@ APPEND_BYTES_MAX = 4 << 20
 """How large the entries of one append may be together: one script, and one message."""
 KEPT_MAX = 8192
 KEPT_BYTES_MAX = 16 << 20
+OWN_MAX = 4096
+"""Appends of ours whose messages are passed over; of more, the messages are read."""
 """Records of the tail that are kept for `follow`, in count and in bytes; older ones are read from Redis."""
 
 T = TypeVar("T")
@@ -90,6 +93,7 @@ class RedisPartition:
         self._host = host
         self._kept: list[Record] = []
         self._kept_bytes = 0
+        self._own: deque[int] = deque(maxlen=OWN_MAX)  # first positions of appends of ours, to be heard yet
         self._changed = trio.Event()
         self._epoch_changed = trio.Event()
         self._start(meta)
@@ -101,6 +105,7 @@ class RedisPartition:
         self.witness = Witness(meta.head, meta.last)
         self._kept.clear()
         self._kept_bytes = 0
+        self._own.clear()
 
     @property
     def writable(self) -> bool:
@@ -131,13 +136,13 @@ class RedisPartition:
             raise refusal
         streams, arguments, size = self._pack(entries, basis)
         keys = (self.keys.meta, self.keys.log, self.keys.heads, *(self.keys.at + name for name in streams))
-        last = arguments[-2]
+        ids = arguments[-3 * len(entries) + 1 :: 3]
         judge = partial(self._judge, streams=streams, expected=entries[0].version - 1, basis=basis)
 
         def settle(answer: Outcome[Any]) -> None:
             done(capture(lambda: judge(answer.unwrap())))
 
-        taken = partial(self._taken, last)
+        taken = partial(self._taken, arguments[0], entries, ids)
         self._host.writer.submit(Append(self.number, keys, arguments, len(entries), size, taken, settle))
 
     def _pack(self, entries: Sequence[Entry], basis: Basis | None) -> tuple[list[str], list[Any], int]:
@@ -168,16 +173,25 @@ class RedisPartition:
         epoch = basis.epoch if basis is not None else self.epoch
         return names, [epoch, self._host.publish, self.keys.channel, len(names), *heads, *packed], size
 
-    def _taken(self, last: str, answer: list[Any]) -> None:
+    def _taken(self, epoch: str, entries: Sequence[Entry], ids: Sequence[str], answer: list[Any]) -> None:
         """Take note of an answer, whether or not its caller still waits."""
         word = answer[0]
         if word == b"gone":
             self._host.fail(Gone(self.number, answer[1].decode()))
         elif word == b"epoch":
             self._host.poke()
-        elif word == b"ok" and answer[1] > self.witness.position:
-            self.witness = Witness(answer[1], last)
-            self.head = max(self.head, answer[1])
+        elif word == b"ok" and epoch == self.epoch:
+            if answer[1] > self.witness.position:
+                self.witness = Witness(answer[1], ids[-1])
+                self.head = max(self.head, answer[1])
+            self._take_own(answer[1] - len(entries) + 1, entries, ids)
+
+    def _take_own(self, first: int, entries: Sequence[Entry], ids: Sequence[str]) -> None:
+        """Take what was just appended here, if nothing is missing before it; its message needs no look then."""
+        if self.seen == first - 1:
+            previous = (self._seen_id, *ids)
+            self.take([Record(first + n, ids[n], previous[n], entry) for n, entry in enumerate(entries)])
+            self._own.append(first)
 
     def _judge(self, answer: list[Any], streams: list[str], expected: int, basis: Basis | None) -> int:
         """Return the position of what was appended to version `expected`, or raise what else happened."""
@@ -292,6 +306,9 @@ class RedisPartition:
     def hear(self, message: bytes) -> None:
         """Take one message of the channel, if it follows."""
         try:
+            epoch, first = read_message_head(message)
+            if self._is_own(epoch, first):
+                return
             epoch, records = read_message(message)
         except ValueError:
             logger.warning("%s: somebody published what is no record", self.keys.channel)
@@ -299,6 +316,14 @@ class RedisPartition:
         if epoch != self.epoch or not self.take(records):
             self.missed = True
             self._host.poke()
+
+    def _is_own(self, epoch: str, first: int) -> bool:
+        """Whether the append at a position was taken when it was answered."""
+        if epoch != self.epoch:
+            return False
+        while self._own and self._own[0] < first:
+            self._own.popleft()  # its message was lost
+        return bool(self._own) and self._own[0] == first
 
     @property
     def last_seen(self) -> Witness:

@@ -139,6 +139,12 @@ def read_message(data: bytes) -> tuple[str, list[Record]]:
     return epoch, records
 
 
+def read_message_head(data: bytes) -> tuple[str, int]:
+    """Read the epoch of a message, and the position of its first record; as `read_message`."""
+    epoch, position, _ = data[: data.index(b"\n")].decode().split(" ")
+    return epoch, int(position)
+
+
 class Asking:
     """Asks questions, each from the thread that calls; the lines are kept for the next. Each meets its server
     with `greet` first.

@@ -37,6 +37,28 @@ async def follow_to(log: object, position: int, within_s: float = 15) -> list[tu
     return taken
 
 
+async def test_what_was_appended_here_is_not_waited_for(tmp_path: Path) -> None:
+    """It is there once the append is answered, whatever is heard; its own message changes nothing, also when
+    others' come in between or some are lost.
+    """
+    with redis_server(tmp_path) as server:
+        async with opened(server) as one, opened(server) as other:
+            log, far = one.partitions[0], other.partitions[0]
+            hear, held = one.listener._hear, []
+            one.listener._hear = held.extend
+            for version in (1, 2, 3):
+                assert await log.append([entry(version)]) == version
+                assert (log.seen, log.head) == (version, version)
+            assert await log.follow(0, 1) == [(n, entry(n)) for n in (1, 2, 3)]
+            await far.append([entry(4)])
+            await until(lambda: len(held) == 4)
+            one.listener._hear = hear
+            hear([held[0], held[2], held[2], held[3], held[1]])
+            assert (log.seen, log.missed) == (4, False)
+            assert await log.follow(0, 1) == [(n, entry(n)) for n in (1, 2, 3, 4)]
+            assert one.healed == 0
+
+
 async def test_messages_that_are_lost_doubled_or_late_change_nothing(tmp_path: Path, seed: int) -> None:
     """A node that hears badly has every record once, in order: holes are healed by looking."""
     chance = random.Random(seed)
