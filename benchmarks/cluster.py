@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.harness import LOAD_CPU, SERVER_CPU, pin, served
+from benchmarks.harness import LOAD_CPU, served
 from benchmarks.onda import ENVIRONMENT, calling, make_store
-from benchmarks.peers.having import free_port, package, spawn, wait_for
-from engine.errors import ConfigError
+from benchmarks.peers.having import Unavailable, free_port, package, spawn, wait_for
 
 PERIOD_US = 5_000
 """In which a share of a core is counted: short, so that a node never stands still for long."""
@@ -57,20 +56,20 @@ def redis(folder: Path, fsync: str = "always", cpu: int = LOAD_CPU) -> Iterator[
 
 @contextmanager
 def nodes(
-    folder: Path, url: str, count: int, place: Callable[[], None] = lambda: pin(SERVER_CPU)
+    folder: Path, url: str, names: Sequence[str], place: Callable[[], None]
 ) -> Iterator[list[tuple[int, int]]]:
-    """So many nodes on a Redis; give port and process id of each."""
+    """Nodes of these names on a Redis, each where `place` puts it; give port and process id of each."""
     with ExitStack() as stack:
         yield [
             stack.enter_context(
                 served(
-                    folder / f"node-{number}",
-                    *("--no-demo", "--log", url, "--node-id", f"node-{number}"),
+                    folder / name,
+                    *("--no-demo", "--log", url, "--node-id", name),
                     env=ENVIRONMENT,
                     place=place,
                 )
             )
-            for number in range(1, count + 1)
+            for name in names
         ]
 
 
@@ -97,16 +96,22 @@ def doors(folder: Path, ports: Sequence[int]) -> Iterator[list[int]]:
 
 @contextmanager
 def share_of_a_core(share: float) -> Iterator[Callable[[], None]]:
-    """Give what puts a process into a control group of its own with this share of one core; it may run on
-    either core.
+    """Give what puts a process into a control group of its own with this share of a core (0: where it likes);
+    it may run on either core.
 
     Raises:
-        ConfigError: this system does not let us.
+        Unavailable: this system does not let us.
     """
-    made: list[Path] = []
+    second = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    root = Path("/sys/fs/cgroup") if second else Path("/sys/fs/cgroup/cpu")
+    mine = f"onda-bench-{os.getpid()}-"
+    if share and not os.access(root, os.W_OK):
+        raise Unavailable("no control groups for this user: run it as root, or with --share 0")
 
     def place() -> None:
-        group = root / f"onda-bench-{os.getpid()}"
+        if not share:
+            return
+        group = root / f"{mine}{os.getpid()}"
         group.mkdir()
         if second:
             (group / "cpu.max").write_text(f"{round(share * PERIOD_US)} {PERIOD_US}")
@@ -115,16 +120,10 @@ def share_of_a_core(share: float) -> Iterator[Callable[[], None]]:
             (group / "cpu.cfs_quota_us").write_text(str(round(share * PERIOD_US)))
         (group / "cgroup.procs").write_text(str(os.getpid()))
 
-    second = Path("/sys/fs/cgroup/cgroup.controllers").exists()
-    root = Path("/sys/fs/cgroup") if second else Path("/sys/fs/cgroup/cpu")
-    if not os.access(root, os.W_OK):
-        raise ConfigError("no control groups for this user: run it as root, or with --share 0")
-    before = set(root.glob("onda-bench-*"))
     try:
         yield place
     finally:
-        made += set(root.glob("onda-bench-*")) - before
-        for group in made:
+        for group in root.glob(f"{mine}*"):
             group.rmdir()
 
 

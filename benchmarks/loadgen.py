@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,6 +135,19 @@ def run_load(target: Target, folder: Path, **options: object) -> Row:
         command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: pin(LOAD_CPU)
     ) as process:
         return {"server_rss_before": before, **_listen(process, target.pids)}
+
+
+def run_together(runs: Sequence[tuple[Target, Row]], folder: Path) -> list[Row]:
+    """Run generators at the same time, each against its target with its options; return their results."""
+    folders = [folder / f"load-{number}" for number in range(len(runs))]
+    for one in folders:
+        one.mkdir(exist_ok=True)
+    with ThreadPoolExecutor(len(runs)) as pool:
+        jobs = [
+            pool.submit(run_load, target, one, **options)
+            for (target, options), one in zip(runs, folders, strict=True)
+        ]
+        return [job.result() for job in jobs]
 
 
 def _listen(process: subprocess.Popen[str], pids: Sequence[int]) -> Row:

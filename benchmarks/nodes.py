@@ -1,0 +1,119 @@
+"""How many orders a second do two nodes on one Redis take, against one?
+
+Closed loop: each connection sends its next order when the one before is answered; orders are those of
+`benchmarks.orders`, copies to tables included. So that two nodes, Redis and the load have room on two cores,
+each node may take only a share of one (`--share`, a control group); what counts is two nodes against one.
+
+`by shop`: each node gets the orders of half of the shops, as nginx hands them out. `spread`: both nodes get
+orders of all shops. `one shop`: all orders are of one shop, so its stream is fought for. `conflicts`: appends
+that had to be decided again; `refused`: orders that were told to come back after eight tries. `copies late`:
+records that had still to be copied to tables when the load ended. Redis syncs every append.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from benchmarks.cluster import make_stores, nodes, redis, share_of_a_core
+from benchmarks.harness import Row, cpu_s, folder, median_row, parser, report
+from benchmarks.loadgen import Target, run_together
+from benchmarks.onda import gauge, order_requests
+
+STORES = [f"b{number}" for number in range(50)]
+PLACES = ("by shop", "spread", "one shop")
+DRAIN_S = 30.0
+
+
+def main() -> None:
+    """Measure and report."""
+    options = parser("nodes", __doc__.partition("\n")[0])
+    options.add_argument("--connections", type=int, nargs="+", default=[32, 128], help="of all nodes together")
+    options.add_argument("--share", type=float, default=0.4, help="of a core, for each node; 0: no bound")
+    options.add_argument("--seconds", type=float, default=6.0)
+    options.add_argument("--warm-up", type=float, default=2.0)
+    options.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES))
+    options.add_argument("--fsync", choices=["always", "everysec"], default="always")
+    given = options.parse_args()
+    if given.quick:
+        given.runs, given.seconds, given.warm_up, given.connections = 1, 2.0, 1.0, [32]
+    rows: list[Row] = []
+    for place in given.places:
+        for connections in given.connections:
+            pair = []
+            for count in (1, 2):
+                runs = []
+                for _ in range(given.runs):
+                    runs.append(measure(place, count, connections, given))
+                    print(place, runs[-1], file=sys.stderr)
+                pair.append({"orders": place, "nodes": count, **median_row(runs)})
+            pair[1]["against one"] = round(pair[1]["orders/s"] / max(1, pair[0]["orders/s"]), 2)
+            rows += pair
+    notes = {"runs": given.runs, "seconds": given.seconds, "share": given.share, "fsync": given.fsync}
+    report(__doc__.partition("\n")[0], rows, given.json, notes)
+
+
+def measure(place: str, count: int, connections: int, given: Any) -> Row:
+    """One run against fresh nodes."""
+    stores = STORES[:1] if place == "one shop" else STORES
+    with folder(given.folder) as data, ExitStack() as stack:
+        url, redis_pid = stack.enter_context(redis(data / "redis", given.fsync))
+        where = stack.enter_context(share_of_a_core(given.share))
+        both = stack.enter_context(nodes(data, url, ["a", "b"][:count], where))
+        make_stores([port for port, _ in both], stores)
+        loads = []
+        for number, (port, pid) in enumerate(both):
+            mine = stores[number::count] if place == "by shop" else stores
+            target = Target(port, [pid], requests=order_requests(mine))
+            target.options = {"answers_have_events": True, "expect": '"status":'}
+            target.first_number += 1_000_000_000 * number
+            times = {"warm_s": given.warm_up, "seconds": given.seconds}
+            loads.append((target, {**times, "pubs": connections // count}))
+        redis_s = -cpu_s(redis_pid)
+        began = time.monotonic()
+        results = run_together(loads, data)
+        took = time.monotonic() - began
+        redis_s += cpu_s(redis_pid)
+        ports = [port for port, _ in both]
+        late = sum(map(partial(gauge, name="onda_reaction_lag"), ports))
+        drained = _drain(ports)
+        conflicts = sum(map(partial(gauge, name="onda_append_conflicts_total"), ports))
+        return _row(results, connections, conflicts, late, drained, redis_s / took)
+
+
+def _row(
+    results: list[Row], connections: int, conflicts: float, late: float, drained: float, redis: float
+) -> Row:
+    refused = sum(result["errors"] for result in results)
+    orders = sum(result["answered"] for result in results) - refused
+    seconds = results[0]["seconds"]
+    cpu = sum(result["server_cpu_s"] for result in results)
+    return {
+        "connections": connections,
+        "orders/s": round(orders / seconds),
+        **{
+            f"ms {column}": max(result["answer_ms"][column] for result in results)
+            for column in ("p50", "p99")
+        },
+        "nodes cpu %": round(100 * cpu / seconds),
+        "us of cpu each": round(1e6 * cpu / max(1, orders)),
+        "redis cpu %": round(100 * redis),
+        "conflicts": round(conflicts),
+        "refused": refused,
+        "copies late": round(late),
+        "drain s": round(drained, 1),
+    }
+
+
+def _drain(ports: list[int]) -> float:
+    began = time.monotonic()
+    while any(gauge(port, "onda_reaction_lag") for port in ports) and time.monotonic() < began + DRAIN_S:
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+if __name__ == "__main__":
+    main()
