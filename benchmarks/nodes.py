@@ -5,7 +5,8 @@ Closed loop: each connection sends its next order when the one before is answere
 each node may take only a share of one (`--share`, a control group); what counts is two nodes against one.
 
 `by shop`: each node gets the orders of half of the shops, as nginx hands them out. `spread`: both nodes get
-orders of all shops. `one shop`: all orders are of one shop, so its stream is fought for. `conflicts`: appends
+orders of all shops. `one shop`: all orders are of one shop, so its stream is fought for. `all at one`: the
+second node gets no order, and only follows, and does its half of what follows from them. `conflicts`: appends
 that had to be decided again; `refused`: orders that were told to come back after eight tries. `copies late`:
 records that had still to be copied to tables when the load ended. Redis syncs every append.
 """
@@ -24,14 +25,16 @@ from benchmarks.loadgen import Target, run_together
 from benchmarks.onda import gauge, order_requests
 
 STORES = [f"b{number}" for number in range(50)]
-PLACES = ("by shop", "spread", "one shop")
+PLACES = ("by shop", "spread", "one shop", "all at one")
 DRAIN_S = 30.0
 
 
 def main() -> None:
     """Measure and report."""
     options = parser("nodes", __doc__.partition("\n")[0])
-    options.add_argument("--connections", type=int, nargs="+", default=[32, 128], help="of all nodes together")
+    options.add_argument(
+        "--connections", type=int, nargs="+", default=[32, 128], help="of all nodes together"
+    )
     options.add_argument("--share", type=float, default=0.4, help="of a core, for each node; 0: no bound")
     options.add_argument("--seconds", type=float, default=6.0)
     options.add_argument("--warm-up", type=float, default=2.0)
@@ -65,32 +68,38 @@ def measure(place: str, count: int, connections: int, given: Any) -> Row:
         both = stack.enter_context(nodes(data, url, ["a", "b"][:count], where))
         make_stores([port for port, _ in both], stores)
         loads = []
-        for number, (port, pid) in enumerate(both):
+        for number, (port, pid) in enumerate(both[:1] if place == "all at one" else both):
             mine = stores[number::count] if place == "by shop" else stores
             target = Target(port, [pid], requests=order_requests(mine))
             target.options = {"answers_have_events": True, "expect": '"status":'}
             target.first_number += 1_000_000_000 * number
             times = {"warm_s": given.warm_up, "seconds": given.seconds}
-            loads.append((target, {**times, "pubs": connections // count}))
-        redis_s = -cpu_s(redis_pid)
+            loads.append((target, {**times, "pubs": connections // (1 if place == "all at one" else count)}))
+        pids = [pid for _, pid in both]
+        redis_s, nodes_s = -cpu_s(redis_pid), -sum(map(cpu_s, pids))
         began = time.monotonic()
         results = run_together(loads, data)
         took = time.monotonic() - began
-        redis_s += cpu_s(redis_pid)
+        redis_s, nodes_s = redis_s + cpu_s(redis_pid), nodes_s + sum(map(cpu_s, pids))
         ports = [port for port, _ in both]
         late = sum(map(partial(gauge, name="onda_reaction_lag"), ports))
         drained = _drain(ports)
         conflicts = sum(map(partial(gauge, name="onda_append_conflicts_total"), ports))
-        return _row(results, connections, conflicts, late, drained, redis_s / took)
+        shares = nodes_s / took, redis_s / took
+        return _row(results, connections, conflicts, late, drained, shares)
 
 
 def _row(
-    results: list[Row], connections: int, conflicts: float, late: float, drained: float, redis: float
+    results: list[Row],
+    connections: int,
+    conflicts: float,
+    late: float,
+    drained: float,
+    shares: tuple[float, float],
 ) -> Row:
     refused = sum(result["errors"] for result in results)
     orders = sum(result["answered"] for result in results) - refused
     seconds = results[0]["seconds"]
-    cpu = sum(result["server_cpu_s"] for result in results)
     return {
         "connections": connections,
         "orders/s": round(orders / seconds),
@@ -98,9 +107,9 @@ def _row(
             f"ms {column}": max(result["answer_ms"][column] for result in results)
             for column in ("p50", "p99")
         },
-        "nodes cpu %": round(100 * cpu / seconds),
-        "us of cpu each": round(1e6 * cpu / max(1, orders)),
-        "redis cpu %": round(100 * redis),
+        "nodes cpu %": round(100 * shares[0]),
+        "us of cpu each": round(1e6 * shares[0] * seconds / max(1, orders)),
+        "redis cpu %": round(100 * shares[1]),
         "conflicts": round(conflicts),
         "refused": refused,
         "copies late": round(late),
