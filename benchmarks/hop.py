@@ -1,9 +1,9 @@
 """How long from an order at one node to the screens of another, at 500 orders a second, beside one node?
 
-Open loop: orders are sent at their time whether or not earlier ones were answered, and carry the time at which
-they were due. The screens watch one shop, which gets `shop's` orders a second of all; the others go to 25 more
-shops at the same node. `screen ms` is from when an order was due to each screen's hands: the request, the
-decision, the append (in Redis with `appendfsync always`), and the delivery. `one node`: screens where the
+Open loop: orders are sent at their time whether or not earlier ones were answered, and carry the time at
+which they were due. The screens watch one shop, which gets `shop's` orders a second of all; the others go to
+25 more shops at the same node. `screen ms` is from when an order was due to each screen's hands: the request,
+the decision, the append (in Redis with `appendfsync always`), and the delivery. `one node`: screens where the
 orders are, beside an idle second node; `two nodes`: the screens at the other node; `behind nginx`: the same,
 all through it; `wal`: a node with a write-ahead log of its own. `hop ms` is how much longer the median screen
 waits than the median answer. Each node has a core of its own, which the first shares with nothing and the
