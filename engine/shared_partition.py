@@ -41,7 +41,7 @@ FOLLOW_S = 30.0
 AWAY_S = 0.25
 CHUNK_BYTES = 4 << 20
 BUSY = 4
-"""How many partitions are thought to be busy at once: those share the log that may lie behind a checkpoint."""
+"""How many partitions are busy at once, as far as a checkpoint for the log's sake is concerned."""
 
 logger = logging.getLogger("onda.partition")
 

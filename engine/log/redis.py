@@ -187,7 +187,7 @@ class RedisPartition:
             self._take_own(answer[1] - len(entries) + 1, entries, ids)
 
     def _take_own(self, first: int, entries: Sequence[Entry], ids: Sequence[str]) -> None:
-        """Take what was just appended here, if nothing is missing before it; its message needs no look then."""
+        """Take what was just appended here, if nothing is missing before it: its message is passed over."""
         if self.seen == first - 1:
             previous = (self._seen_id, *ids)
             self.take([Record(first + n, ids[n], previous[n], entry) for n, entry in enumerate(entries)])
