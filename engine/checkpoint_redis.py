@@ -4,7 +4,7 @@ Keys of partition p, with the hash tag `{onda:p}`, beside those of the log (`eng
 
     :lease            who is on duty, with a time to live (`engine/lease_redis.py`)
     :check            hash: position, floor, refill, epoch (in which they were taken), ids (of parked records)
-    :states           hash: stream -> `version floor epoch\\n` and the state
+    :states           hash: stream -> `version\\n` and the state
     :due              zset: stream by deadline (ms)
     :stores           set of the streams of kind `store`
     :known:<stream>   hash: key -> `at_ms digest`; :answers:<stream> hash: key -> the answer
@@ -14,11 +14,11 @@ Keys of partition p, with the hash tag `{onda:p}`, beside those of the log (`eng
     :parked           hash: id -> record; :parking hash: `reaction\\nposition` -> id
     :tasks            hash: task -> user, in partition 0 only
 
-Only who holds the lease, in the epoch that the states are of, writes states, and never over a newer one. The
-script checks both, so a node that was away for a while and believes to be on duty still does no harm.
-
-A position that was taken in an older epoch counts only up to where that epoch ended, and a state only when
-nothing in it is newer: the rest is not in the log any more.
+Only who holds the lease, in the epoch that the states are of, writes states, and never over a newer one. And
+only when the last record that it knows to be in the log is there: so whatever a state, an answer or a
+position was made of is in the log beside it. The scripts check all of it, so a node that was away for a
+while and believes to be on duty still does no harm. When Redis loses its end, log and checkpoint go back to
+one and the same moment: what is left of the checkpoint is right for what is left of the log.
 """
 
 from __future__ import annotations
@@ -48,21 +48,28 @@ _unpack_parked = msgspec.msgpack.Decoder(Parked).decode
 
 _GUARD = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lost', 'lease'} end
-if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[2] then return {'lost', 'epoch'} end
+local m = redis.call('HMGET', KEYS[2], 'epoch', 'head', 'last')
+if m[1] ~= ARGV[2] then return {'lost', 'epoch'} end
+local there = m[3]
+if ARGV[3] ~= m[2] then
+  local found = redis.call('XRANGE', KEYS[3], ARGV[3] .. '-0', ARGV[3] .. '-0')
+  there = found[1] and found[1][2][2]
+end
+if there ~= ARGV[4] then return {'lost', 'records'} end
 """
-"""KEYS: lease, meta. ARGV: who believes to hold it, the epoch."""
+"""KEYS: lease, meta, log. ARGV: who believes to hold it, the epoch, position and id of the last record that
+this node knows to be there.
+"""
 
 SAVE = script(
     _GUARD
     + """
-local tag, floor, states = ARGV[3], ARGV[4], tonumber(ARGV[5])
-for n = 6, 5 + 4 * states, 4 do
+local tag, states = ARGV[5], tonumber(ARGV[6])
+for n = 7, 6 + 4 * states, 4 do
   local name, version, due = ARGV[n], tonumber(ARGV[n + 1]), ARGV[n + 2]
-  local old = redis.call('HGET', tag .. ':states', name)
-  local v, e = string.match(old or '', '^(%d+) %d+ (%S+)\\n')
-  if not v or e ~= ARGV[2] or tonumber(v) <= version then
-    local head = version .. ' ' .. floor .. ' ' .. ARGV[2] .. '\\n'
-    redis.call('HSET', tag .. ':states', name, head .. ARGV[n + 3])
+  local old = string.match(redis.call('HGET', tag .. ':states', name) or '', '^(%d+)')
+  if not old or tonumber(old) <= version then
+    redis.call('HSET', tag .. ':states', name, version .. '\\n' .. ARGV[n + 3])
     if due == '' then
       redis.call('ZREM', tag .. ':due', name)
     else
@@ -71,7 +78,7 @@ for n = 6, 5 + 4 * states, 4 do
     if string.sub(name, 1, 6) == 'store:' then redis.call('SADD', tag .. ':stores', name) end
   end
 end
-for n = 6 + 4 * states, #ARGV, 5 do
+for n = 7 + 4 * states, #ARGV, 5 do
   local stream, key = ARGV[n], ARGV[n + 1]
   redis.call('HSET', tag .. ':known:' .. stream, key, ARGV[n + 2] .. ' ' .. ARGV[n + 3])
   redis.call('HSET', tag .. ':answers:' .. stream, key, ARGV[n + 4])
@@ -80,20 +87,20 @@ end
 return {'ok'}
 """
 )
-"""ARGV: the tag, the floor, how many states; for each state stream, version, deadline (or nothing) and bytes;
+"""ARGV: the tag, how many states; for each state stream, version, deadline (or nothing) and bytes;
 for each answer stream, key, at_ms, digest and bytes.
 """
 
 FINISH = script(
     _GUARD
     + """
-local tag, position = ARGV[3], tonumber(ARGV[4])
+local tag, position = ARGV[5], tonumber(ARGV[6])
 local at = redis.call('HMGET', tag .. ':check', 'position', 'epoch')
 if at[2] == ARGV[2] and tonumber(at[1]) > position then return {'lost', 'position'} end
 local check = tag .. ':check'
-redis.call('HSET', check, 'position', position, 'floor', ARGV[5], 'refill', ARGV[6], 'epoch', ARGV[2])
+redis.call('HSET', check, 'position', position, 'floor', ARGV[7], 'refill', ARGV[8], 'epoch', ARGV[2])
 local places = {}
-for n = 8, #ARGV, 2 do
+for n = 10, #ARGV, 2 do
   redis.call('HSET', tag .. ':positions', ARGV[n], ARGV[n + 1])
   places[ARGV[n]] = tonumber(ARGV[n + 1])
 end
@@ -105,7 +112,7 @@ for _, one in ipairs(redis.call('SMEMBERS', tag .. ':reruns')) do
   local name, high = string.match(one, '^(.*)\\n%d+\\n(%d+)$')
   if places[name] and tonumber(high) <= places[name] then redis.call('SREM', tag .. ':reruns', one) end
 end
-local old = redis.call('ZRANGEBYSCORE', tag .. ':kept', '-inf', '(' .. ARGV[7], 'LIMIT', 0, 1000)
+local old = redis.call('ZRANGEBYSCORE', tag .. ':kept', '-inf', '(' .. ARGV[9], 'LIMIT', 0, 1000)
 for _, one in ipairs(old) do
   local name, key = string.match(one, '^([^\\n]*)\\n(.*)$')
   redis.call('HDEL', tag .. ':known:' .. name, key)
@@ -170,27 +177,17 @@ class RedisCheckpoint:
         return await self._ask(lambda line: good(line.run(text, [(keys, arguments)])[0]))
 
     async def _guarded(self, text: Script, epoch: str, *arguments: Any) -> None:
-        keys = (self._key("lease"), self._key("meta"))
-        answer = await self._run(text, keys, (self._holder, epoch, self._tag, *arguments))
+        keys = (self._key("lease"), self._key("meta"), self._key("log"))
+        witness = self._log.partitions[self._number].witness
+        answer = await self._run(text, keys, (self._holder, epoch, *witness, self._tag, *arguments))
         if answer[0] != b"ok":
-            raise LogAway(f"partition {self._number} is another node's: {answer[1].decode()}")
+            lost = answer[1].decode()
+            raise LogAway(f"partition {self._number} is not this node's to save: it has lost the {lost}")
 
     async def refresh(self) -> None:
         """Look again what was taken last, by whichever node."""
-        found, epochs = await self._ask(
-            lambda line: [
-                good(answer)
-                for answer in line.call(
-                    [
-                        ("HMGET", self._key("check"), "position", "floor", "refill", "epoch"),
-                        ("LRANGE", self._key("epochs"), 0, -1),
-                    ]
-                )
-            ]
-        )
-        if found[0] is not None:
-            limit = _end_of(found[3], epochs)
-            self.position, self.floor, self.refill = (min(int(one), limit) for one in found[:3])
+        found = await self._call("HMGET", self._key("check"), "position", "floor", "refill")
+        self.position, self.floor, self.refill = (int(one or 0) for one in found)
 
     async def take(self, moment: Moment) -> None:
         """See `Checkpoint.take`: what belongs to the moment is complete once its position is written.
@@ -204,9 +201,9 @@ class RedisCheckpoint:
             states += (stream, version, "" if due_ms is None else due_ms, state)
             size += len(state)
             if size > CALL_BYTES:
-                await self._guarded(SAVE, moment.epoch, moment.floor, len(states) // 4, *states)
+                await self._guarded(SAVE, moment.epoch, len(states) // 4, *states)
                 states, size = [], 0
-        words = [moment.floor, len(states) // 4, *states]
+        words = [len(states) // 4, *states]
         for stream, key, known in moment.answers:
             if known.answer is None:
                 continue
@@ -215,7 +212,7 @@ class RedisCheckpoint:
             size += len(packed)
             if size > CALL_BYTES:
                 await self._guarded(SAVE, moment.epoch, *words)
-                words, size = [moment.floor, 0], 0
+                words, size = [0], 0
         await self._guarded(SAVE, moment.epoch, *words)
         places = [word for pair in moment.positions.items() for word in pair]
         await self._guarded(
@@ -227,21 +224,12 @@ class RedisCheckpoint:
     async def load_states(self, streams: Iterable[str]) -> dict[str, SavedState]:
         """See `Checkpoint.load_states`."""
         wanted = list(streams)
-        found, epochs = await self._ask(
-            lambda line: [
-                good(answer)
-                for answer in line.call(
-                    [("HMGET", self._key("states"), *wanted), ("LRANGE", self._key("epochs"), 0, -1)]
-                )
-            ]
-        )
+        found = await self._call("HMGET", self._key("states"), *wanted)
         states = {}
         for stream, line in zip(wanted, found, strict=True):
             if line is not None:
-                head, _, state = line.partition(b"\n")
-                version, floor, epoch = head.split(b" ")
-                if int(floor) <= _end_of(epoch, epochs):
-                    states[stream] = SavedState(stream, int(version), state, None)
+                version, _, state = line.partition(b"\n")
+                states[stream] = SavedState(stream, int(version), state, None)
         return states
 
     async def load_known(self, stream: str) -> list[tuple[str, Known]]:
@@ -272,20 +260,8 @@ class RedisCheckpoint:
 
     async def positions(self) -> dict[str, int]:
         """See `Checkpoint.positions`."""
-        found, epoch, epochs = await self._ask(
-            lambda line: [
-                good(answer)
-                for answer in line.call(
-                    [
-                        ("HGETALL", self._key("positions")),
-                        ("HGET", self._key("check"), "epoch"),
-                        ("LRANGE", self._key("epochs"), 0, -1),
-                    ]
-                )
-            ]
-        )
-        limit = _end_of(epoch, epochs)
-        return {name.decode(): min(int(at), limit) for name, at in zip(found[::2], found[1::2], strict=True)}
+        found = await self._call("HGETALL", self._key("positions"))
+        return {name.decode(): int(at) for name, at in zip(found[::2], found[1::2], strict=True)}
 
     async def add_rerun(self, reaction: str, low: int, high: int) -> None:
         """See `Checkpoint.add_rerun`."""
@@ -345,20 +321,6 @@ class RedisCheckpoint:
 
     async def close(self) -> None:
         """Nothing to let go of: the lines are the log's."""
-
-
-def _end_of(epoch: bytes | None, epochs: Sequence[bytes]) -> int:
-    """Return the position up to which what was true in an epoch still is: the least at which a later one
-    began.
-    """
-    limit = 1 << 62
-    later = epoch is None
-    for line in epochs:
-        name, _, position = line.partition(b" ")
-        if later:
-            limit = min(limit, int(position))
-        later = later or name == epoch
-    return limit if later else 0
 
 
 def _scores(found: Sequence[bytes]) -> list[tuple[str, int]]:

@@ -175,7 +175,7 @@ class RedisPartition:
             self._host.fail(Gone(self.number, answer[1].decode()))
         elif word == b"epoch":
             self._host.poke()
-        elif word == b"ok" and answer[1] > self.witness.position:
+        elif word in (b"ok", b"same") and answer[1] > self.witness.position:
             self.witness = Witness(answer[1], last)
             self.head = max(self.head, answer[1])
 
@@ -244,7 +244,10 @@ class RedisPartition:
             raise CursorUnusable(word.decode())
         found = answer[3]
         entries = [(found[n], frames.unpack_entry(found[n + 1])[0]) for n in range(0, len(found), 2)]
-        return Head(answer[1], answer[2].decode()), entries
+        head = Head(answer[1], answer[2].decode())
+        if entries and entries[-1][1].version == head.version and entries[-1][0] > self.witness.position:
+            self.witness = Witness(entries[-1][0], head.id)
+        return head, entries
 
     async def follow(self, after: int, timeout_s: float) -> list[tuple[int, Entry]]:
         """See `engine.log.SharedLog.follow`."""

@@ -16,7 +16,6 @@ from typing import NamedTuple
 from tests.chaos.evidence import fold, without_empty
 from tests.cluster.history import Call, Envelope, History, Outcome, Sight, by_key
 
-
 RULES = frozenset({"sold_out", "out_of_stock", "coupon_exhausted", "coupon_already_issued"})
 """What the shop's rules may refuse."""
 
@@ -245,7 +244,9 @@ def losses_told(history: History) -> list[str]:
     gone = [event for event in shown if event["id"] not in there] + [loss.envelope for loss in history.lost]
     for partition in sorted({history.partitions[event["stream"]] for event in gone}):
         epochs = history.epochs[partition]
-        lines = [line for said in history.said.values() for line in said if "records or more are lost" in line]
+        lines = [
+            line for said in history.said.values() for line in said if "records or more are lost" in line
+        ]
         if len(epochs) < 2:
             findings.append(f"partition {partition}: records are lost, and there is no new epoch")
         elif not any(f"partition {partition}:" in line for line in lines):

@@ -186,7 +186,9 @@ class Guest:
         store = self.chance.choice(HOT)
         match self.chance.choices(("order", "counted", "coupon", "cart"), (5, 2, 3, 3))[0]:
             case "order":
-                return Wish(f"store:{store}", "create-order", {"lines": [{"product": "ramen", "quantity": 1}]})
+                return Wish(
+                    f"store:{store}", "create-order", {"lines": [{"product": "ramen", "quantity": 1}]}
+                )
             case "counted":
                 line = {"product": COUNTED, "quantity": self.chance.randint(1, 3)}
                 return Wish(f"store:{store}", "create-order", {"lines": [line]})

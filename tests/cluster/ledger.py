@@ -109,9 +109,14 @@ class Ledger:
         last = lines[-1].id if lines else ""
         if meta[0] is None:
             return  # there is no such partition (any more)
-        follows = found[0].previous == last if found else (int(meta[0]), meta[1].decode()) == (
-            lines[-1].position if lines else 0,
-            last,
+        follows = (
+            found[0].previous == last
+            if found
+            else (int(meta[0]), meta[1].decode())
+            == (
+                lines[-1].position if lines else 0,
+                last,
+            )
         )
         if not follows:
             found = await trio.to_thread.run_sync(self._read_all, number)

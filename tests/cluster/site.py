@@ -1,11 +1,11 @@
 """Several nodes on one Redis, as processes, with clients that remember everything; and what is done to them.
 
-    async with open_site(tmp_path, seed) as site:
-        async with site.load():
-            await site.acknowledged(100)
-            await site.kill(site.nodes["a"])
-            ...
-        verdict = await site.verdict()
+async with open_site(tmp_path, seed) as site:
+    async with site.load():
+        await site.acknowledged(100)
+        await site.kill(site.nodes["a"])
+        ...
+    verdict = await site.verdict()
 """
 
 from __future__ import annotations
