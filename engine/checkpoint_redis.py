@@ -179,7 +179,9 @@ class RedisCheckpoint:
     async def _guarded(self, text: Script, epoch: str, *arguments: Any) -> None:
         keys = (self._key("lease"), self._key("meta"), self._key("log"))
         witness = self._log.partitions[self._number].witness
-        answer = await self._run(text, keys, (self._holder, epoch, *witness, self._tag, *arguments))
+        answer = await self._run(
+            text, keys, (self._holder, epoch, witness.position, witness.id, self._tag, *arguments)
+        )
         if answer[0] != b"ok":
             lost = answer[1].decode()
             raise LogAway(f"partition {self._number} is not this node's to save: it has lost the {lost}")

@@ -273,7 +273,9 @@ class RedisPartition:
         """See `engine.log.Log.trim`."""
         upto = min(upto, self.seen)
         if upto >= self.first:
-            first = await self._host.ask(partial(self._host.asking.trim, self.number, upto))
+            asking = self._host.asking
+            trim = partial(asking.trim, self.number, upto, self.epoch, self.witness)
+            first = await self._host.ask(trim)
             self.first = max(self.first, first)
 
     async def wait_failed(self) -> LogFailed:
@@ -351,10 +353,12 @@ class RedisPartition:
         self._changed = trio.Event()
 
     def suspects(self, meta: Meta) -> bool:
-        """Return whether what the partition says cannot be, unless something was lost."""
+        """Return whether what the partition says cannot be, unless something was lost; of another epoch only
+        the script can say.
+        """
         witness = self.witness
         if meta.epoch != self.epoch:
-            return False
+            return True
         return meta.head < witness.position or (meta.head == witness.position and meta.last != witness.id)
 
     def compare(self, meta: Meta) -> None:
