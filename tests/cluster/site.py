@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import trio
 
 from tests.chaos.deadline import wait_until, wait_until_it_holds
 from tests.chaos.process import Server
-from tests.chaos.proxy import Proxy, open_proxy
+from tests.chaos.proxy import Proxy
 from tests.cluster.checker import Verdict, judge
 from tests.cluster.guests import HOT, Door, Guest, opening, streams
 from tests.cluster.history import Call, History, Outcome, now_ns
@@ -64,6 +64,7 @@ class Site:
         self.healed_s: list[float] = []
         self.rounds = 0
         self.guests: list[Guest] = []
+        self.readers: list[Reader] = []
         self._seed = seed
         self._nursery = nursery
         self._loads = 0
@@ -96,11 +97,15 @@ class Site:
             )
             for number in range(GUESTS * count)
         ]
+        followed = (*(f"store:{store}" for store in HOT), f"table:{HOT[0]}/1")
+        self.readers = [
+            Reader(f"{door.name}.{stream}.{self._loads}", door, stream, self.history)
+            for door in self.doors
+            for stream in followed
+        ]
         async with trio.open_nursery() as nursery:
-            for door in self.doors:
-                for stream in (*(f"store:{store}" for store in HOT), f"table:{HOT[0]}/1"):
-                    reader = Reader(f"{door.name}.{stream}.{self._loads}", door, stream, self.history)
-                    nursery.start_soon(reader.run)
+            for reader in self.readers:
+                nursery.start_soon(reader.run)
             async with trio.open_nursery() as ordering:
                 for guest in self.guests:
                     ordering.start_soon(guest.run)
@@ -221,7 +226,7 @@ async def open_site(
     nodes: Sequence[str] = ("a", "b"),
     redis: Sequence[str] = ALWAYS,
     env: Mapping[str, str] | None = None,
-    proxied: bool = False,
+    make_proxy: Callable[[int], AbstractAsyncContextManager[Proxy]] | None = None,
     log_url: str = "",
     server: RedisServer | None = None,
 ) -> AsyncIterator[Site]:
@@ -233,7 +238,7 @@ async def open_site(
         nodes: their names.
         redis: options of its command line.
         env: further settings of the nodes.
-        proxied: each node has a proxy of its own before Redis.
+        make_proxy: makes one before Redis for each node.
         log_url: where the nodes find Redis, if not at its own address.
         server: a Redis that runs already.
     """
@@ -246,8 +251,8 @@ async def open_site(
         servers = {}
         for name in nodes:
             url = log_url or server.url
-            if proxied:
-                proxies[name] = await stack.enter_async_context(open_proxy(server.port))
+            if make_proxy is not None:
+                proxies[name] = await stack.enter_async_context(make_proxy(server.port))
                 url = f"redis://127.0.0.1:{proxies[name].port}"
             options = ("--no-demo", "--node-id", name, "--log", url)
             servers[name] = Server(folder / name, *options, env={**QUICK, **(env or {})})
