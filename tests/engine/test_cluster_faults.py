@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -11,6 +12,7 @@ import trio
 
 from engine import Answer, Cursor, Node
 from engine.errors import LogAway, LogFailed, OndaError, Rejected, Unavailable, UnknownOutcome
+from engine.opening import _own_clock
 from engine.partition import Partition
 from tests.engine.cluster import RedisCluster, redis_cluster
 from tests.engine.shop import OWNER, STORE, make_shop, order, state_of, wait_until
@@ -183,3 +185,24 @@ async def test_a_checkpoint_of_lost_records_is_refused(redis_cluster: RedisClust
             assert (await node.read(STORE)).version == kept.version
         await b.ask(STORE, order(), by=OWNER)
         await same(a, b, STORE)
+
+
+async def test_a_start_while_records_are_dropped(redis_cluster: RedisCluster) -> None:
+    """The node on duty lets go of what a node that starts was about to read: it reads what is left."""
+    async with redis_cluster.open("a") as (a,):
+        await make_shop(a)
+        log = a.partition_of(STORE).log
+
+        class Stale:
+            """What a node that met the log a moment ago takes for its beginning."""
+
+            first, head = 1, log.head
+
+            async def read(self, after: int) -> Any:
+                try:
+                    return await log.read(after)
+                finally:
+                    self.first = log.first
+
+        await log.trim(log.head - 1)
+        assert await _own_clock(Stale())  # type: ignore[arg-type]
