@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 import trio
 
@@ -33,10 +35,8 @@ class Reader:
     async def run(self) -> None:
         """Follow, and come back, until cancelled."""
         while True:
-            try:
+            with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 await self._follow()
-            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
             await trio.sleep(PAUSE_S)
 
     async def _follow(self) -> None:

@@ -17,7 +17,7 @@ from tests.log.redis_site import needs_redis
 pytestmark = [pytest.mark.slow, needs_redis]
 
 FAULTS = ("refuse", "stall", "up", "down", "delay", "cut", "reset")
-AWAY_S = 7.0
+AWAY_S = 15.0
 """Longer than an answer of Redis may take, and a lease."""
 
 
@@ -37,7 +37,9 @@ async def test_a_node_is_cut_off(tmp_path: Path, seed: int, cluster_rounds: int)
                 await begin(site, name, fault)
                 await site.acknowledged(20, at=other)
                 if fault in ("refuse", "stall", "up", "down"):
-                    await wait_until(lambda name=name, start=start: turned_away(site, name, start), AWAY_S * 2)
+                    await wait_until(
+                        lambda name=name, start=start: turned_away(site, name, start), AWAY_S * 2
+                    )
                 since_ns = now_ns()
                 await site.proxies[name].heal()
                 await site.healed(since_ns)
