@@ -144,8 +144,8 @@ class Actor:
 
     @property
     def idle(self) -> bool:
-        """Nothing waits and nothing is under way."""
-        return self.loaded and self._under_way is None and not self._mailbox
+        """Nothing waits and nothing is under way, and the state is good."""
+        return self.loaded and self._fault is None and self._under_way is None and not self._mailbox
 
     @property
     def held_down(self) -> bool:
@@ -340,8 +340,8 @@ class Actor:
 
     def _appended(self, turn: Turn, started_s: float, result: Outcome[int]) -> None:
         """The turn's records are durable, or are not going to be. What is wrong is raised in the task."""
-        if self._under_way is not turn:
-            return  # it was ended meanwhile
+        if self._under_way is not turn or self._fault is not None:
+            return  # it was ended meanwhile, or is about to be
         try:
             if isinstance(result, Error):
                 self._refused(turn, result.error)

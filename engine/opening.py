@@ -18,7 +18,7 @@ from engine.clock import Clock, SystemClock
 from engine.codec import decode_envelope
 from engine.config import Config
 from engine.customers import Customers
-from engine.errors import LogCorrupt, LogFailed, UnknownOutcome
+from engine.errors import CursorUnusable, LogCorrupt, LogFailed, UnknownOutcome
 from engine.follow import Follow
 from engine.log import Log
 from engine.log.memory import MemoryLog
@@ -121,7 +121,14 @@ async def _own_clock(log: Log) -> Clock:
     """
     clock = SystemClock()
     after = max(log.first - 1, log.head - NEWEST)
-    while entries := await log.read(after):
+    while True:
+        try:
+            entries = await log.read(after)
+        except CursorUnusable:  # another node dropped them meanwhile
+            after = log.first - 1
+            continue
+        if not entries:
+            break
         after = entries[-1][0]
         with suppress(msgspec.DecodeError):  # the replay says so, and where
             clock.go_on_after([decode_envelope(entry.body).id for _, entry in entries])

@@ -112,6 +112,14 @@ class SharedActor(Actor):
         self._fault = StateLost(crash=False)
         self.bell.ring()
 
+    def lose(self) -> None:
+        """See `Actor.lose`. What is on its way to the log may still come to be there."""
+        turn = self._under_way
+        if turn is not None and turn.settle:
+            self._fail(turn, UnknownOutcome)
+            turn.settle, turn.deciding = [], None
+        super().lose()
+
     def fall_behind(self) -> None:
         """Read the stream: records of it may not have been heard."""
         self._behind = True
@@ -197,6 +205,8 @@ class SharedActor(Actor):
         await super()._turn(turn)
 
     def _end_turn(self, turn: Turn) -> None:
+        if self._fault is not None:  # nobody may look at this state any more
+            raise self._fault
         super()._end_turn(turn)
         if self._foreign:
             self._take_heard()

@@ -19,7 +19,8 @@ FILE = "redis-witnesses.json"
 
 
 class Witnesses:
-    """The last record of each partition that this node has seen.
+    """The last record of each partition that this node has seen, and in which epoch: one that is over by the
+    time that the node comes back was told to those who were there.
 
     Args:
         folder: where they are kept; None: nowhere.
@@ -52,7 +53,8 @@ class Witnesses:
         Raises:
             LogFailed: the disk takes nothing.
         """
-        fresh = {one.number: one.witness for one in partitions if one.witness.position}
+        there = [one for one in partitions if one.witness.position]
+        fresh = {one.number: one.witness._replace(epoch=one.epoch) for one in there}
         if self._file is None or fresh == self._kept:
             return
         async with self._lock:

@@ -171,7 +171,7 @@ def _first(group: BaseExceptionGroup[Any]) -> OndaError:
 
 def _fail(error: OndaError) -> None:
     print(f"onda: {error.detail or error}", file=sys.stderr)
-    sys.exit(EXIT_CODES.get(type(error), 1))
+    sys.exit(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
 
 
 cli_log.add_commands(cli)

@@ -180,11 +180,12 @@ class RedisPartition:
             self._host.fail(Gone(self.number, answer[1].decode()))
         elif word == b"epoch":
             self._host.poke()
-        elif word == b"ok" and epoch == self.epoch:
+        elif word == b"same" or (word == b"ok" and epoch == self.epoch):
             if answer[1] > self.witness.position:
                 self.witness = Witness(answer[1], ids[-1])
                 self.head = max(self.head, answer[1])
-            self._take_own(answer[1] - len(entries) + 1, entries, ids)
+            if word == b"ok":
+                self._take_own(answer[1] - len(entries) + 1, entries, ids)
 
     def _take_own(self, first: int, entries: Sequence[Entry], ids: Sequence[str]) -> None:
         """Take what was just appended here, if nothing is missing before it: its message is passed over."""
@@ -258,7 +259,10 @@ class RedisPartition:
             raise CursorUnusable(word.decode())
         found = answer[3]
         entries = [(found[n], frames.unpack_entry(found[n + 1])[0]) for n in range(0, len(found), 2)]
-        return Head(answer[1], answer[2].decode()), entries
+        head = Head(answer[1], answer[2].decode())
+        if entries and entries[-1][1].version == head.version and entries[-1][0] > self.witness.position:
+            self.witness = Witness(entries[-1][0], head.id)
+        return head, entries
 
     async def follow(self, after: int, timeout_s: float) -> list[tuple[int, Entry]]:
         """See `engine.log.SharedLog.follow`."""
@@ -284,7 +288,9 @@ class RedisPartition:
         """See `engine.log.Log.trim`."""
         upto = min(upto, self.seen)
         if upto >= self.first:
-            first = await self._host.ask(partial(self._host.asking.trim, self.number, upto))
+            asking = self._host.asking
+            trim = partial(asking.trim, self.number, upto, self.epoch, self.witness)
+            first = await self._host.ask(trim)
             self.first = max(self.first, first)
 
     async def wait_failed(self) -> LogFailed:
@@ -373,10 +379,12 @@ class RedisPartition:
         self._changed = trio.Event()
 
     def suspects(self, meta: Meta) -> bool:
-        """Return whether what the partition says cannot be, unless something was lost."""
+        """Return whether what the partition says cannot be, unless something was lost; of another epoch only
+        the script can say.
+        """
         witness = self.witness
         if meta.epoch != self.epoch:
-            return False
+            return True
         return meta.head < witness.position or (meta.head == witness.position and meta.last != witness.id)
 
     def compare(self, meta: Meta) -> None:

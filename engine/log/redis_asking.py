@@ -62,10 +62,11 @@ class Meta(NamedTuple):
 
 
 class Witness(NamedTuple):
-    """A record that was acknowledged: where and which."""
+    """A record that was acknowledged: where and which. `epoch`: in which, where that is kept."""
 
     position: int
     id: str
+    epoch: str = ""
 
 
 def meet(line: Line, partitions: Sequence[int], count: int, make: bool = False) -> dict[int, Meta | None]:
@@ -215,15 +216,18 @@ class Asking:
         count = max(1, min(READ_MAX, bytes_max // self._entry_bytes))
 
         def question(line: Line) -> tuple[list[Record], Meta]:
-            found, meta = line.call(
+            answers = line.call(
                 [
+                    ("MULTI",),  # else an append in between would look like a hole
                     ("XRANGE", keys.log, f"{after + 1}-0", "+", "COUNT", count),
                     ("HMGET", keys.meta, "epoch", "head", "first", "last"),
+                    ("EXEC",),
                 ]
             )
-            if good(meta)[0] is None:
+            found, meta = [good(answer) for answer in answers][-1]
+            if meta[0] is None:
                 raise Gone(partition, "meta")
-            return read_records(good(found)), read_meta(meta)
+            return read_records(found), read_meta(meta)
 
         records, meta = self.ask(partition, question)
         size = 0
@@ -241,7 +245,7 @@ class Asking:
         keys = Keys.of(partition)
 
         def question(line: Line) -> Meta:
-            arguments = (epoch, new_epoch(os.urandom), *witness, line.server.run)
+            arguments = (epoch, new_epoch(os.urandom), witness.position, witness.id, line.server.run)
             (answer,) = line.run(FORK, [((keys.meta, keys.log, keys.epochs), arguments)])
             if good(answer)[0] == b"gone":
                 raise Gone(partition, "meta")
@@ -249,17 +253,20 @@ class Asking:
 
         return self.ask(partition, question)
 
-    def trim(self, partition: int, upto: int) -> int:
-        """Let records at positions up to `upto` go; return the first that is kept."""
+    def trim(self, partition: int, upto: int, epoch: str, witness: Witness) -> int:
+        """Let records at positions up to `upto` go, if the witness is there in this epoch; return the first
+        that is kept.
+        """
         keys = Keys.of(partition)
+        arguments = (upto, TRIM_MAX, keys.at, epoch, witness.position, witness.id)
 
         def question(line: Line) -> int:
             while True:
-                (answer,) = line.run(TRIM, [((keys.meta, keys.log, keys.heads), (upto, TRIM_MAX, keys.at))])
+                (answer,) = line.run(TRIM, [((keys.meta, keys.log, keys.heads), arguments)])
                 if good(answer)[0] == b"gone":
                     raise Gone(partition, answer[1].decode())
                 first: int = answer[1]
-                if first > upto:
+                if first > upto or answer[0] == b"lost":
                     return first
 
         return self.ask(partition, question)

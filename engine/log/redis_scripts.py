@@ -183,12 +183,21 @@ FORK = script(
 local m = redis.call('HMGET', KEYS[1], 'epoch', 'head', 'first', 'last')
 if not m[1] then return {'gone', 'meta'} end
 local head, position = tonumber(m[2]), tonumber(ARGV[3])
-local forked = head < position or (head == position and m[4] ~= ARGV[4])
-if not forked and position < head and position >= tonumber(m[3]) then
-  local found = redis.call('XRANGE', KEYS[2], position .. '-0', position .. '-0')
-  forked = not found[1] or found[1][2][2] ~= ARGV[4]
+local forked
+if m[1] == ARGV[1] then
+  forked = head < position or (head == position and m[4] ~= ARGV[4])
+  if not forked and position < head and position >= tonumber(m[3]) then
+    local found = redis.call('XRANGE', KEYS[2], position .. '-0', position .. '-0')
+    forked = not found[1] or found[1][2][2] ~= ARGV[4]
+  end
+else
+  forked = true
+  for _, line in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
+    if string.match(line, '^%S+') == ARGV[1] then forked = false end
+  end
+  if forked then redis.call('RPUSH', KEYS[3], ARGV[1] .. ' ' .. head) end
 end
-if forked and m[1] == ARGV[1] then
+if forked then
   m[1] = ARGV[2]
   redis.call('HSET', KEYS[1], 'epoch', m[1], 'run', ARGV[5])
   redis.call('RPUSH', KEYS[3], m[1] .. ' ' .. math.min(head, position))
@@ -199,6 +208,9 @@ return {'ok', m[1], head, tonumber(m[3]), m[4]}
 )
 """Begin a new epoch if the witness is right. KEYS: meta, log, epochs. ARGV: the epoch of the witness, the new
 one, position and id of a record that was seen, run of the server. Returns as `MEET`.
+
+A witness of an epoch that is over was told when that ended. An epoch that was never here was lost with its
+beginning: Redis went back to an older one, whose cursors must not be good again.
 """
 
 READ_STREAM = script(
@@ -233,6 +245,8 @@ TRIM = script(
     + """
 local upto = math.min(tonumber(ARGV[1]), head)
 if first > upto then return {'ok', first} end
+local there = ARGV[5] == m[2] and m[4] or record(ARGV[5])
+if m[1] ~= ARGV[4] or there ~= ARGV[6] then return {'lost', first} end
 local found = redis.call('XRANGE', KEYS[2], first .. '-0', upto .. '-0', 'COUNT', ARGV[2])
 local counts = {}
 for _, one in ipairs(found) do
@@ -255,5 +269,7 @@ return {'ok', first}
     "allow-oom",
 )
 """KEYS: meta, log, heads. ARGV: position up to which records may go, how many at most, the prefix of `:at:`
-(which streams are in it is only known inside; they share the slot). Returns `ok` and `first`.
+(which streams are in it is only known inside; they share the slot), the epoch, position and id of the last
+record that is known to be there. Returns `ok` and `first`; `lost` when that record is not there: then what
+may go was decided on another log than this.
 """

@@ -177,7 +177,9 @@ class RedisLog:
                 partition.skip(records[0])
             else:  # what is there does not follow what we saw
                 meta = await self._ask_fork(partition, partition.last_seen)
-                if meta.epoch == partition.epoch and partition.seen == seen:
+                if meta.epoch == partition.epoch:
+                    meta = await self._ask_fork(partition, partition.witness)
+                if meta.epoch == partition.epoch and partition.seen == seen < meta.head:
                     self.fail(Gone(partition.number, f"the record at position {seen + 1}"))
                 partition.compare(meta)
                 return
@@ -247,7 +249,7 @@ def _open(route: Route, witnesses: Mapping[int, Witness]) -> dict[int, Meta]:
     found = {number: meta for number, meta in met.items() if meta is not None}
     for number, witness in witnesses.items():
         if witness.position and number in found:
-            found[number] = Asking(route).fork(number, found[number].epoch, witness)
+            found[number] = Asking(route).fork(number, witness.epoch or found[number].epoch, witness)
     return found
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 import trio
 
 from engine import Answer, Cursor, Node
 from engine.errors import LogAway, LogFailed, OndaError, Rejected, Unavailable, UnknownOutcome
+from engine.opening import _own_clock
+from engine.partition import Partition
 from tests.engine.cluster import RedisCluster, redis_cluster
 from tests.engine.shop import OWNER, STORE, make_shop, order, state_of, wait_until
 from tests.engine.test_cluster import same
 from tests.log.redis_site import client, needs_redis, patiently
+from tests.relays.redis_server import RedisServer
 
 __all__ = ["redis_cluster"]
 
@@ -136,3 +141,68 @@ async def test_a_redis_that_was_emptied_is_refused(redis_cluster: RedisCluster, 
     with pytest.raises(LogFailed, match="missing"):
         async with redis_cluster.open("a", data=folder):
             pass
+
+
+def keys_of(server: RedisServer, partition: Partition) -> dict[str, bytes]:
+    """Return what a partition has in Redis, but for the lease."""
+    with redis.Redis(port=server.port, protocol=2) as plain:
+        names = plain.keys(f"{{onda:{partition.log.number}}}:*")
+        return {name: plain.dump(name) for name in names if not name.endswith((b":lease", b":nodes"))}
+
+
+def put_back(server: RedisServer, partition: Partition, kept: dict[str, bytes]) -> None:
+    """Let a partition be what it was, at one moment, in a server that says nothing of it."""
+    gone = keys_of(server, partition).keys() - kept.keys()
+    with redis.Redis(port=server.port, protocol=2) as plain, plain.pipeline(transaction=True) as pipe:
+        for name in gone:
+            pipe.delete(name)
+        for name, dump in kept.items():
+            pipe.restore(name, 0, dump, replace=True)
+        pipe.execute()
+
+
+async def test_a_checkpoint_of_lost_records_is_refused(redis_cluster: RedisCluster) -> None:
+    """Before anybody has found that Redis lost its end, the node on duty takes a checkpoint: what it has of
+    lost records may not replace what is right for those that are left, which are dropped behind it.
+    """
+    server = redis_cluster.server
+    async with redis_cluster.open("a", "b", checkpoint_s=1000, refill_bytes=0) as (a, b):
+        await make_shop(a)
+        kept = await a.ask(STORE, order(), by=OWNER)
+        parts = [node.partition_of(STORE) for node in (a, b)]
+        await wait_until(lambda: any(part.on_duty for part in parts), 10)
+        duty = next(part for part in parts if part.on_duty)
+        await same(a, b, STORE)
+        assert await duty.upkeep.take()
+        await duty.log.trim(duty.log.head)
+        moment = keys_of(server, duty)
+        lost = [await a.ask(STORE, order(), by=OWNER) for _ in range(3)]
+        await same(a, b, STORE)
+        put_back(server, duty, moment)
+        assert not await duty.upkeep.take()
+        for node in (a, b):
+            await wait_until(lambda node=node: node.partition_of(STORE).epoch not in lost[0].cursor, 10)
+            assert (await node.read(STORE)).version == kept.version
+        await b.ask(STORE, order(), by=OWNER)
+        await same(a, b, STORE)
+
+
+async def test_a_start_while_records_are_dropped(redis_cluster: RedisCluster) -> None:
+    """The node on duty lets go of what a node that starts was about to read: it reads what is left."""
+    async with redis_cluster.open("a") as (a,):
+        await make_shop(a)
+        log = a.partition_of(STORE).log
+
+        class Stale:
+            """What a node that met the log a moment ago takes for its beginning."""
+
+            first, head = 1, log.head
+
+            async def read(self, after: int) -> Any:
+                try:
+                    return await log.read(after)
+                finally:
+                    self.first = log.first
+
+        await log.trim(log.head - 1)
+        assert await _own_clock(Stale())  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import redis
 import trio
 
 from engine.errors import ConfigError, Conflict, Forked, LogAway, LogFailed, UnknownOutcome
@@ -282,3 +283,85 @@ async def test_an_append_in_doubt_over_a_new_epoch_is_found(tmp_path: Path) -> N
                     await log.wait_epoch(epoch)
                 await until(lambda: log.writable)
             assert versions(await everything(log)) == [1, 2]
+
+
+def moment_of(server: RedisServer) -> dict[bytes, bytes]:
+    """Return what is in Redis."""
+    with redis.Redis(port=server.port, protocol=2) as plain:
+        return {name: plain.dump(name) for name in plain.keys()}
+
+
+def go_back(server: RedisServer, moment: dict[bytes, bytes]) -> None:
+    """Let Redis be what it was, without a word."""
+    with redis.Redis(port=server.port, protocol=2) as plain, plain.pipeline(transaction=True) as pipe:
+        pipe.flushall()
+        for name, dump in moment.items():
+            pipe.restore(name, 0, dump)
+        pipe.execute()
+
+
+async def test_what_may_go_is_not_decided_on_another_log(tmp_path: Path) -> None:
+    """Records are dropped behind a checkpoint that Redis has lost since, with the records it was made of:
+    those that are left stay.
+    """
+    with redis_server(tmp_path) as server:
+        async with opened(server) as shared:
+            log = shared.partitions[0]
+            writing = Writing(log)
+            await writing.append(5)
+            await until(lambda: log.seen == 5)
+            moment = moment_of(server)
+            await writing.append(3)
+            await until(lambda: log.seen == 8)
+            go_back(server, moment)
+            await log.trim(8)
+            with client(server) as plain:
+                assert plain.xlen("{onda:0}:log") == 5
+
+
+async def test_a_loss_that_was_told_is_not_told_again(tmp_path: Path) -> None:
+    """A node that was away meanwhile comes back and knows of lost records: the epoch is a later one than
+    theirs, and what was appended in it is as good as before.
+    """
+    with redis_server(tmp_path) as server:
+        async with opened(server) as shared:
+            log = shared.partitions[0]
+            writing = Writing(log)
+            await writing.append(5)
+            moment = moment_of(server)
+            await writing.append(3)
+            known, epoch = log.witness._replace(epoch=log.epoch), log.epoch
+            go_back(server, moment)
+            with trio.fail_after(10):
+                later = await log.wait_epoch(epoch)
+            for version in range(6, 12):
+                await log.append([entry(version)])
+            async with opened(server, witnesses={0: known}) as again:
+                assert again.partitions[0].epoch == later
+            await shared.look()
+            assert log.epoch == later
+
+
+async def test_an_epoch_that_was_lost_with_its_beginning(tmp_path: Path) -> None:
+    """Redis goes back to an epoch that was over: its cursors were reset and may not be good again, so it
+    goes on in a new one, which is the same for everybody.
+    """
+    with redis_server(tmp_path) as server:
+        async with opened(server) as one, opened(server) as other:
+            log, far = one.partitions[0], other.partitions[0]
+            writing = Writing(log)
+            await writing.append(5)
+            first, moment = log.epoch, moment_of(server)
+            await writing.append(3)
+            await until(lambda: far.seen == 8)
+            go_back(server, moment)
+            with trio.fail_after(10):
+                second = await log.wait_epoch(first)
+                assert await far.wait_epoch(first) == second
+            go_back(server, moment)
+            with trio.fail_after(10):
+                third = await log.wait_epoch(second)
+                assert await far.wait_epoch(second) == third
+            await one.look()
+            assert third not in (first, second)
+            assert (log.epoch, far.epoch) == (third, third)

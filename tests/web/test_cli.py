@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from engine.errors import LogFailed
+from engine.log.redis_asking import Gone
 from engine.log.wal import Wal
 from tests.web.process import ROOT, onda, serving
 from tests.web.site import SECRET, token
@@ -191,6 +192,14 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert said in stderr
     last = stderr.rstrip().splitlines()[-1]
     assert last.startswith(("onda: ", "Error: "))
+
+
+def test_a_log_in_redis_that_lost_keys_is_a_log_that_failed(capfd: pytest.CaptureFixture[str]) -> None:
+    """The exit code is that of its kind of failure."""
+    with pytest.raises(SystemExit) as left:
+        cli._fail(Gone(0, "meta"))
+    assert left.value.code == 6
+    assert "missing in Redis" in capfd.readouterr().err
 
 
 @slow
