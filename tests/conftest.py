@@ -96,10 +96,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _logs_of_this_test() -> Iterator[None]:
-    """End the logs that servers of this test shared."""
+def _nodes_of_this_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Say whom the clients of this test go to, and end the logs that its servers shared."""
+    nodes.ALL_TO_FIRST = request.node.get_closest_marker("first_node") is not None
+    before = nodes.logs()  # of what lives longer
     yield
-    nodes.end_logs()
+    for data in nodes.logs() - before:
+        nodes.end_log(data)
 
 
 INSTALLED = tuple(f"no {tool}" for tool in ("redis-server", "nginx", "promtool"))

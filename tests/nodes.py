@@ -6,11 +6,13 @@ next with each request. Whatever serves as a process (`tests.web.process`, `test
 to the next node. The Redis keeps everything (`appendfsync always`) and outlives the nodes, as the data folder
 of a single one does.
 
-What is about one node by nature is marked `one_node`, with the reason.
+What is about one node by nature is marked `one_node`, with the reason, and skipped with several. What looks
+inside a server is marked `first_node`: then there are several, and its clients go to the first.
 """
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +25,8 @@ from tests.relays.redis_server import RedisServer
 
 COUNT = 1
 """Set by `--nodes`."""
+ALL_TO_FIRST = False
+"""Whether clients of the test go to the first node only."""
 PARTITIONS = 2
 """Few, so that nodes start quickly."""
 KEEPING = ("--appendonly", "yes", "--appendfsync", "always")
@@ -38,11 +42,11 @@ def several() -> bool:
 
 def names() -> list[str]:
     """What the nodes are called."""
-    return [f"node-{number}" for number in range(1, COUNT + 1)]
+    return [f"onda-{number}" for number in range(1, COUNT + 1)]
 
 
 def log_of(data: Path) -> str:
-    """Return the URL of the log that goes with a data folder; it lives until `end_logs`."""
+    """Return the URL of the log that goes with a data folder; it lives until `end_log`."""
     server = _servers.get(data)
     if server is None:
         folder = data.with_name(f"{data.name}.redis")
@@ -52,11 +56,15 @@ def log_of(data: Path) -> str:
     return server.url
 
 
-def end_logs(data: Path | None = None) -> None:
-    """End the log of a data folder, or all of them."""
-    for folder in [data] if data is not None else list(_servers):
-        if (server := _servers.pop(folder, None)) is not None:
-            server.stop()
+def logs() -> set[Path]:
+    """Return the folders that have one now."""
+    return set(_servers)
+
+
+def end_log(data: Path) -> None:
+    """End the log of a data folder, if there is one."""
+    if (server := _servers.pop(data, None)) is not None:
+        server.stop()
 
 
 def options_of(data: Path, name: str) -> list[str]:
@@ -127,13 +135,14 @@ class Front:
     async def _dial(self) -> trio.SocketStream | None:
         first = next(self._turn)
         for number in range(len(self._targets)):
+            port = self._targets[(first + number) % len(self._targets)]
             with suppress(OSError):
-                return await trio.open_tcp_stream("127.0.0.1", self._targets[(first + number) % len(self._targets)])
+                return await trio.open_tcp_stream("127.0.0.1", port)
         return None
 
 
-_ABRUPT = b"\x01\x00\x00\x00\x00\x00\x00\x00"
-"""`struct linger`: on, 0 s."""
+_ABRUPT = struct.pack("ii", 1, 0)
+"""Linger for 0 s: the other end gets a reset."""
 
 
 async def _pump(source: trio.SocketStream, sink: trio.SocketStream) -> None:
