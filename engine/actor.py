@@ -253,7 +253,7 @@ class Actor:
         if turn.entries:
             self._append(turn)
         else:
-            self._end_turn(turn)
+            self._end_unwritten(turn)
 
     def _deadline_ask(self, now_ms: int) -> Ask | None:
         due = self.domain.deadline(self.state)
@@ -375,6 +375,9 @@ class Actor:
         self._under_way = None
         if self._mailbox:
             self.bell.ring()
+
+    def _end_unwritten(self, turn: Turn) -> None:
+        self._end_turn(turn)
 
     def _publish(self, turn: Turn, position: int) -> None:
         self.feed.publish(turn.frames)

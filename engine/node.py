@@ -134,7 +134,11 @@ class Node:
     ) -> Answer:
         """As `ask`, for what follows from a record (`cause` is its id); goes on while the node drains."""
         reply: Reply[Answer] = Reply()
-        self.post(stream, command, by, id, cause, reply)
+        try:
+            self.post(stream, command, by, id, cause, reply)
+        except Rejected:  # another node may have made the store a moment ago
+            await self._find_store(stream)
+            self.post(stream, command, by, id, cause, reply)
         return await reply.wait()
 
     def post(
@@ -143,16 +147,28 @@ class Node:
         """As `ask_inside`, without waiting: `reply` takes the answer. Raises what is known at once."""
         actor = self.actors.get(stream)
         if actor is None:
-            self._check_parent(*split_stream(stream))
+            if not stream.startswith("store:"):
+                self._check_store(stream)
             actor = self.partition_of(stream).actor(stream)
         if type(command) not in codec.command_types(actor.kind):
             raise Malformed(f"{type(command).__name__} is not a command of a {actor.kind}")
         actor.ask(Ask(command, by, id, cause, reply))
 
-    def _check_parent(self, kind: str, ids: tuple[str, ...]) -> None:
+    def _check_store(self, stream: str) -> None:
         """A table exists once its store does."""
-        if kind == "table" and f"store:{ids[0]}" not in self._stores:
+        kind, ids = split_stream(stream)
+        if kind in ("store", "table") and f"store:{ids[0]}" not in self._stores:
             raise Rejected("unknown_store", f"there is no store {ids[0]}")
+
+    async def _find_store(self, stream: str) -> None:
+        """As `_check_store`, and look into the log for a store that nobody here has heard of."""
+        try:
+            self._check_store(stream)
+        except Rejected:
+            store = f"store:{split_stream(stream)[1][0]}"
+            if not await self.partition_of(store).has(store):
+                raise
+            self._stores.add(store)
 
     # Topics
 
@@ -166,14 +182,17 @@ class Node:
 
     # Reading
 
-    async def read(self, stream: str) -> Snapshot:
+    async def read(self, stream: str, seen: Cursor | None = None) -> Snapshot:
         """Return a stream's durable state and the cursor that it belongs to.
+
+        Args:
+            seen: what the reader has seen, at whichever node: the state is no older than that.
 
         Raises:
             Rejected: `unknown_store`.
+            Unavailable: a shared log is away, and nobody here has heard of what `seen` is of.
         """
-        self._check_exists(stream)
-        actor = self.partition_of(stream).actor(stream)
+        actor = await self._reach(stream, seen)
         return await actor.look(lambda: self._snapshot(actor))
 
     def _snapshot(self, actor: Actor) -> Snapshot:
@@ -185,9 +204,9 @@ class Node:
         Raises:
             Rejected: `unknown_store`.
             Stopping: the node is going down.
+            Unavailable: as `read`.
         """
-        self._check_exists(stream)
-        actor = self.partition_of(stream).actor(stream)
+        actor = await self._reach(stream, after)
         return await actor.look(lambda: self._subscribe(actor, after))
 
     def _subscribe(self, actor: Actor, after: Cursor | None) -> Subscription:
@@ -201,10 +220,30 @@ class Node:
         snapshot = self._snapshot(actor)
         return Subscription(actor.feed, epoch, snapshot.version, snapshot, reset, self.metrics)
 
+    async def _reach(self, stream: str, seen: Cursor | None = None) -> Actor:
+        """Return the actor of a stream that can be read, no older than a cursor that somebody has seen."""
+        await self._find_store(stream)
+        partition = self.partition_of(stream)
+        if seen is not None and not partition.knows(stream, seen):
+            await partition.reach(stream, seen)
+        return partition.actor(stream)
+
+    async def catch_up(self, stream: str) -> None:
+        """Know what other nodes have appended to a stream until now.
+
+        Raises:
+            Unavailable: a shared log is away.
+        """
+        await self.partition_of(stream).catch_up(stream)
+
     async def exists(self, stream: str) -> bool:
-        """Return whether a stream can be read: stores that were made, their tables, and every user."""
+        """Return whether a stream can be read: stores that were made, their tables, and every user.
+
+        Raises:
+            Unavailable: a shared log is away, and nobody here has heard of the store.
+        """
         try:
-            self._check_exists(stream)
+            await self._find_store(stream)
         except Rejected:
             return False
         await trio.lowlevel.checkpoint()
@@ -222,15 +261,8 @@ class Node:
         Raises:
             Rejected: `unknown_store`.
         """
-        self._check_exists(stream)
-        actor = self.partition_of(stream).actor(stream)
+        actor = await self._reach(stream)
         return await actor.look(lambda: look(actor.state, actor.version))
-
-    def _check_exists(self, stream: str) -> None:
-        kind, ids = split_stream(stream)
-        if kind == "store" and stream not in self._stores:
-            raise Rejected("unknown_store", f"there is no store {ids[0]}")
-        self._check_parent(kind, ids)
 
     # Operators
 

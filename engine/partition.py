@@ -28,6 +28,7 @@ from engine.mailbox import Committed
 from engine.metrics import Metrics
 from engine.onward import watch_over
 from engine.reactions import Consumer, Reaction, Runner, place_of
+from engine.records import Cursor
 from engine.replay import rebuild, replay
 from engine.supervisor import supervise
 from engine.tail import Tail
@@ -209,6 +210,26 @@ class Partition:
 
     async def saved_answer(self, stream: str, key: str) -> Answer | None:
         return await self.checkpoint.load_answer(stream, key)
+
+    # What only other nodes may know
+
+    async def has(self, stream: str) -> bool:
+        """Return whether a stream that nobody here knows has records."""
+        return False
+
+    def knows(self, stream: str, seen: Cursor) -> bool:
+        """Return whether what is known here is enough to judge a cursor."""
+        return True
+
+    async def reach(self, stream: str, seen: Cursor) -> None:
+        """Hear of what a cursor is of, if it is in the log.
+
+        Raises:
+            Unavailable: nobody can tell just now.
+        """
+
+    async def catch_up(self, stream: str) -> None:
+        """Know what is in the log of a stream; raises as `reach`."""
 
 
 def open_partition(host: Host, config: Config, ground: Ground, count: int) -> Partition:

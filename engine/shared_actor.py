@@ -125,6 +125,19 @@ class SharedActor(Actor):
         self._behind = True
         self.wake()
 
+    async def catch_up(self) -> None:
+        """Take everything that the log has of the stream now.
+
+        Raises:
+            Unavailable: the log is away.
+        """
+        self.fall_behind()
+        await self.look(self._check_caught_up)
+
+    def _check_caught_up(self) -> None:
+        if self._behind:
+            raise self._refusal()
+
     def _take_heard(self) -> None:
         try:
             heard, self._foreign = list(self._foreign), deque()
@@ -203,6 +216,32 @@ class SharedActor(Actor):
         self._batch_max = max(1, self._host.config.batch_max >> self._tries)
         self._epoch = self._host.epoch
         await super()._turn(turn)
+        if self._under_way is turn and not turn.entries:
+            await self._confirm(turn)
+
+    def _end_unwritten(self, turn: Turn) -> None:
+        if not any(_was_decided(answer) for _, answer in turn.settle):
+            self._end_turn(turn)
+
+    async def _confirm(self, turn: Turn) -> None:
+        """End a turn that appends nothing: what it refuses has to be refused by what is in the log now, as an
+        append is decided on that.
+        """
+        error: Conflict | Unavailable
+        try:
+            head, _ = await self._log.read_stream(self.stream, self.version, 1)
+        except CursorUnusable as gone:
+            error = Forked(gone.detail)
+        except Unavailable as away:
+            error = away
+        else:
+            if (head.version, head.id) == (self.version, self.last_id):
+                self._tries = 0
+                self._end_turn(turn)
+                return
+            kind = Forked if head.version == self.version else Conflict
+            error = kind(f"{self.stream} is at version {head.version}", head.version, head.id)
+        self._refused(turn, error)
 
     def _end_turn(self, turn: Turn) -> None:
         if self._fault is not None:  # nobody may look at this state any more
@@ -218,17 +257,18 @@ class SharedActor(Actor):
             StateLost: the log has less than the state, or not all of what comes after it.
         """
         while self._behind:
+            self._behind = False  # whoever falls behind while this is asked asks again
             try:
                 head, found = await self._log.read_stream(self.stream, self.version)
             except CursorUnusable:
                 raise StateLost(crash=False) from None
             except Unavailable as error:
+                self._behind = True
                 self._refuse_waiting(error)
                 await trio.sleep(random.uniform(0, AWAY_S))
                 continue
-            self._behind = False
             self._take(found)
-            self._behind = self.version < head.version
+            self._behind = self._behind or self.version < head.version
 
     def _refuse_waiting(self, error: Unavailable) -> None:
         """Answer what waits; whoever wants to look sees the last state that is known to be durable."""
@@ -304,8 +344,7 @@ class SharedActor(Actor):
             StateLost: it has to be read from the log.
         """
         for ask, answer in turn.settle:
-            fresh = isinstance(answer, Rejected) or (isinstance(answer, Answer) and not answer.replayed)
-            if ask.id is not None and fresh:
+            if ask.id is not None and _was_decided(answer):
                 self.memory.drop(command_key(ask.by, ask.id))
         before = self._undo.restore()
         if before is None:
@@ -315,3 +354,8 @@ class SharedActor(Actor):
         self.state, self.version = before
         self._view = None
         self.used_s = time.monotonic()
+
+
+def _was_decided(answer: Answer | Exception) -> bool:
+    """Whether an answer comes of the state, and is not one that was given before."""
+    return isinstance(answer, Rejected) or (isinstance(answer, Answer) and not answer.replayed)

@@ -23,14 +23,14 @@ import trio
 
 from engine.actor import Actor
 from engine.config import Config
-from engine.errors import CursorUnusable, Unavailable
+from engine.errors import CursorUnusable, LogAway, Unavailable
 from engine.feed import Feed
 from engine.log import SharedLog
 from engine.mailbox import Committed
 from engine.onward import to_committed, watch_over
 from engine.partition import Ground, Host, Partition
 from engine.reactions import Consumer, Reaction
-from engine.records import Entry
+from engine.records import Cursor, Entry
 from engine.replay import rebuild_shared
 from engine.shared_actor import SharedActor
 from engine.tail import Tail
@@ -39,6 +39,9 @@ LEASE_S = 6.0
 """How long a partition stands still when the node that holds it dies; renewed three times in that time."""
 FOLLOW_S = 30.0
 AWAY_S = 0.25
+REACH_S = 3.0
+"""How long somebody waits for what another node has shown them."""
+OLD_EPOCHS_MAX = 64
 CHUNK_BYTES = 4 << 20
 BUSY = 4
 """How many partitions are busy at once, as far as a checkpoint for the log's sake is concerned."""
@@ -71,6 +74,8 @@ class SharedPartition(Partition):
         self._followed = ground.log.head
         self._duty: trio.CancelScope | None = None
         self._armed: set[str] = set()
+        self._old_epochs: dict[str, None] = {}
+        self._epoch_began = trio.Event()
 
     def _make_actor(self, stream: str, feed: Feed) -> SharedActor:
         return SharedActor(stream, feed, self)
@@ -167,6 +172,7 @@ class SharedPartition(Partition):
 
     def _begin_epoch(self) -> None:
         logger.error("a new epoch begins, everything is read again: %s after %s", self.log.epoch, self.epoch)
+        self._note_old(self.epoch)
         self.epoch = self.log.epoch
         self._followed = self.log.head
         self._begin_duty_anew()
@@ -176,11 +182,59 @@ class SharedPartition(Partition):
             assert isinstance(actor, SharedActor)
             self.renew_feed(actor)
             actor.doubt()
+        self._epoch_began.set()
+        self._epoch_began = trio.Event()
 
     def renew_feed(self, actor: Actor) -> None:
         """End an actor's feed: those who follow it come back, and are told where to start."""
         actor.feed.close()
         actor.feed = self.new_feed(actor.stream)
+
+    # What others have shown to somebody who comes here
+
+    async def has(self, stream: str) -> bool:
+        """See `Partition.has`."""
+        try:
+            head, _ = await self.log.read_stream(stream, 0, 1)
+        except CursorUnusable:  # its first records are in the checkpoint
+            return True
+        return head.version > 0
+
+    def knows(self, stream: str, seen: Cursor) -> bool:
+        """See `Partition.knows`."""
+        if seen.epoch != self.epoch:
+            return seen.epoch in self._old_epochs
+        feed = self.feeds.get(stream)
+        return feed is not None and seen.version <= feed.head
+
+    async def reach(self, stream: str, seen: Cursor) -> None:
+        """See `Partition.reach`. The log is asked for each cursor that is ahead; about an epoch once, as one
+        that is not the last one never will be.
+        """
+        with trio.move_on_after(REACH_S) as patience:
+            if seen.epoch == self.epoch:
+                await self.catch_up(stream)
+            if not self.knows(stream, seen):  # of a later epoch, of an older one, or lost
+                await self.log.look()
+                while self.epoch != self.log.epoch:
+                    await self._epoch_began.wait()
+                if seen.epoch == self.epoch:
+                    await self.catch_up(stream)
+                else:
+                    self._note_old(seen.epoch)
+        if patience.cancelled_caught:
+            raise LogAway
+
+    async def catch_up(self, stream: str) -> None:
+        """See `Partition.catch_up`."""
+        actor = self.actor(stream)
+        assert isinstance(actor, SharedActor)
+        await actor.catch_up()
+
+    def _note_old(self, epoch: str) -> None:
+        while len(self._old_epochs) >= OLD_EPOCHS_MAX:
+            del self._old_epochs[next(iter(self._old_epochs))]
+        self._old_epochs[epoch] = None
 
     # Duty
 

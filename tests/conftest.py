@@ -1,9 +1,12 @@
 """Options and profiles that all tests share."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import nodes
 
 settings.register_profile(
     "onda",
@@ -15,9 +18,15 @@ settings.load_profile("onda")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Knobs of the chaos tests; their defaults keep a whole run short."""
-    chaos = parser.getgroup("chaos")
+    """How many nodes servers have, and knobs of the chaos tests; their defaults keep a whole run short."""
     environ = os.environ
+    parser.addoption(
+        "--nodes",
+        type=int,
+        default=int(environ.get("ONDA_NODES", "1")),
+        help="how many nodes each server of web, browser and chaos tests has, on one Redis (ONDA_NODES)",
+    )
+    chaos = parser.getgroup("chaos")
     chaos.addoption(
         "--kill-rounds",
         type=int,
@@ -78,6 +87,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=int(environ["ONDA_SEED"]) if "ONDA_SEED" in environ else None,
         help="seed of the chaos tests; a failing run prints the one that it took",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    nodes.COUNT = config.getoption("--nodes")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is about one node by nature, where servers have several."""
+    for item in items:
+        mark = item.get_closest_marker("one_node")
+        if mark is not None and nodes.several():
+            item.add_marker(pytest.mark.skip(reason=f"one node: {mark.args[0]}"))
+
+
+@pytest.fixture(autouse=True)
+def _nodes_of_this_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Say whom the clients of this test go to, and end the logs that its servers shared."""
+    nodes.ALL_TO_FIRST = request.node.get_closest_marker("first_node") is not None
+    before = nodes.logs()  # of what lives longer
+    yield
+    for data in nodes.logs() - before:
+        nodes.end_log(data)
 
 
 INSTALLED = tuple(f"no {tool}" for tool in ("redis-server", "nginx", "promtool"))

@@ -18,7 +18,7 @@ from engine import Subscription
 from engine.codec import decode_envelope, decode_event
 from engine.domain.user.state import State
 from engine.domain.user.tasks import OVER, STATUS
-from engine.errors import Lagging, Stopping
+from engine.errors import Lagging, Stopping, Unavailable
 from engine.records import stream_name
 from web.progress_events import Shown, in_order, mark_shown, report_shown
 from web.site import Site
@@ -48,6 +48,9 @@ class ProgressSource:
         """Take note of how far tasks are; `seen`: id of the last event that the client has, or ""."""
         node, user = self._site.node, self._user
         stream = stream_name("user", user)
+        if seen:  # at another node, maybe
+            with suppress(Unavailable):  # then as far as is known here
+                await node.catch_up(stream)
         self._passed, self._recovery = await node.examine(
             stream, lambda state, version: (version, recovery(state, user, self._task, seen))
         )

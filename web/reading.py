@@ -30,7 +30,7 @@ async def sync(site: Site, who: Identity, feed: FeedPath, request: Request) -> R
     wait_s = _read_number("wait", request.field("wait"), 0, 0, WAIT_S_MAX)
     limit = int(_read_number("limit", request.field("limit"), LIMIT, 1, LIMIT_MAX, whole=True))
     if after is None:
-        snapshot = await site.node.read(feed.stream)
+        snapshot = await site.node.read(feed.stream, seen=_read_seen(request))
         return _conditional(request, snapshot.cursor, _snapshot_body(feed, snapshot))
     if who.expires_ms is not None:
         wait_s = min(wait_s, max(0.0, (who.expires_ms - site.node.clock.now_ms()) / 1000))
@@ -80,12 +80,28 @@ def _snapshot_body(feed: FeedPath, snapshot: Snapshot, reset: str | None = None)
 def _conditional(request: Request, cursor: str, body: bytes) -> Response:
     """Return the answer, or 304 when the client has this cursor's already."""
     headers = [("etag", f'"{cursor}"'), ("cache-control", "private, no-cache")]
-    known = request.headers.get("if-none-match", "")
-    if known:
-        tags = {tag.strip().removeprefix("W/") for tag in known.split(",")}
-        if "*" in tags or f'"{cursor}"' in tags:
-            return Response(304, headers)
+    tags = _tags(request)
+    if "*" in tags or f'"{cursor}"' in tags:
+        return Response(304, headers)
     return json_response(body, 200, headers)
+
+
+def _tags(request: Request) -> set[str]:
+    known = request.headers.get("if-none-match", "")
+    return {tag.strip().removeprefix("W/") for tag in known.split(",")} if known else set()
+
+
+def _read_seen(request: Request) -> Cursor | None:
+    """Return the newest cursor that the client has an answer of: no older one may follow."""
+    seen: Cursor | None = None
+    for tag in _tags(request):
+        try:
+            cursor = Cursor.parse(tag.strip('"'))
+        except ValueError:  # `*`, or a tag that is not ours
+            continue
+        if seen is None or cursor.version > seen.version:
+            seen = cursor
+    return seen
 
 
 def read_cursor(name: str, text: str | None) -> Cursor | None:

@@ -136,6 +136,13 @@ class SharedLog(Log, Protocol):
             CursorUnusable: they have been dropped already.
         """
 
+    async def look(self) -> None:
+        """Learn which epoch it is now; those who ask at the same time share a look.
+
+        Raises:
+            Unavailable: the log is away.
+        """
+
     async def wait_epoch(self, epoch: str) -> str:
         """Wait until the epoch is not `epoch`, and return it: what is known of the log has to be forgotten
         and read again.

@@ -163,6 +163,10 @@ class MemoryLog:
                 await self._changed.wait()
         return await self.read(after) if self.epoch == epoch else []
 
+    async def look(self) -> None:
+        """See `engine.log.SharedLog.look`."""
+        await trio.lowlevel.checkpoint()
+
     async def wait_epoch(self, epoch: str) -> str:
         """See `engine.log.SharedLog.wait_epoch`."""
         while self.epoch == epoch:

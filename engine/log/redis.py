@@ -65,6 +65,8 @@ class Host(Protocol):
 
     def poke(self) -> None: ...
 
+    async def look_anew(self) -> None: ...
+
     def fail(self, failure: LogFailed) -> None: ...
 
     @property
@@ -277,6 +279,12 @@ class RedisPartition:
             await trio.lowlevel.checkpoint()
             return [(record.position, record.entry) for record in kept]
         return [pair for pair in await self.read(after) if pair[0] <= self.seen]
+
+    async def look(self) -> None:
+        """See `engine.log.SharedLog.look`."""
+        await self._host.look_anew()
+        if self.number in self._host.away:
+            raise LogAway(self._host.away[self.number])
 
     async def wait_epoch(self, epoch: str) -> str:
         """See `engine.log.SharedLog.wait_epoch`."""

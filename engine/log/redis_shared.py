@@ -67,6 +67,7 @@ class RedisLog:
         self.partitions = [RedisPartition(number, meta, self) for number, meta in sorted(met.items())]
         self.listener = Listener(route, self._hear, self.poke)
         self._poked = trio.Event()
+        self._looked = trio.Event()  # set at the end of the look that begins next
 
     def partition_of(self, stream: str) -> RedisPartition:
         """Return the partition that a stream belongs to."""
@@ -98,6 +99,12 @@ class RedisLog:
             self.failure = failure
             self._failed.set()
             self.writer.end(UnknownOutcome)
+
+    async def look_anew(self) -> None:
+        """Wait for the end of a look that has not begun yet; what it found is in `away`."""
+        looked = self._looked
+        self.poke()
+        await looked.wait()
 
     async def wait_failed(self) -> LogFailed:
         """Wait until the log has failed for good, and return why: the process has to end."""
@@ -196,12 +203,15 @@ class RedisLog:
             with trio.move_on_after(LOOK_S if self.listener.up else DEAF_S):
                 await self._poked.wait()
             self._poked = trio.Event()
+            looked, self._looked = self._looked, trio.Event()
             try:
                 await self.look()
             except LogAway as error:
                 self.away = dict.fromkeys(range(len(self.partitions)), error.detail)
             except LogFailed:
                 return  # everybody has been told
+            finally:
+                looked.set()
             if self.away:
                 await trio.sleep(DEAF_S)
 

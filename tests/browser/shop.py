@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import httpx
 import jwt
 
+from tests import nodes
+
 ROOT = Path(__file__).parents[2]
 SECRET = "cd" * 32
 SANDBOX_KEY = "ef" * 16
@@ -34,32 +36,33 @@ class Shop:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[str] | None = None
+        self._processes: list[subprocess.Popen[str]] = []
+        self._front = nodes.Front(self.port)
         self._http = httpx.Client(base_url=self.url, timeout=10)
 
     def start(self) -> None:
-        """Start the server and wait until it listens."""
-        command = [
-            sys.executable,
-            "-m",
-            "web.cli",
-            "serve",
-            "--port",
-            str(self.port),
-            "--data",
-            str(self.data),
-        ]
-        self._process = subprocess.Popen(
-            command,
+        """Start the server, with as many nodes as `--nodes` says, and wait until it listens."""
+        if not nodes.several():
+            self._start("--port", str(self.port), "--data", str(self.data))
+            return
+        each = [self._start("--port", "0", *nodes.options_of(self.data, name)) for name in nodes.names()]
+        self._front.open(each)
+
+    def _start(self, *options: str) -> int:
+        """Start a process, and return the port that it listens on."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "web.cli", "serve", *options],
             cwd=ROOT,
             env=os.environ
+            | nodes.environment()
             | {"ONDA_SECRET": SECRET, "ONDA_SANDBOX_KEY": SANDBOX_KEY, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self._processes.append(process)
         lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=_read, args=(self._process, lines), daemon=True).start()
+        threading.Thread(target=_read, args=(process, lines), daemon=True).start()
         said: list[str] = []
         deadline = time.monotonic() + START_S
         while not (said and said[-1].startswith("listening on ")):
@@ -68,6 +71,7 @@ class Shop:
             except queue.Empty:
                 self.kill()
                 raise AssertionError(f"no server in {START_S} s; it said: {said}") from None
+        return int(said[-1].rpartition(":")[2])
 
     def kill(self) -> None:
         """End the process the hard way, as a pulled plug would."""
@@ -76,13 +80,15 @@ class Shop:
     def close(self) -> None:
         self._http.close()
         self._end(signal.SIGTERM)
+        nodes.end_log(self.data)
 
     def _end(self, how: signal.Signals) -> None:
-        if self._process is None:
-            return
-        self._process.send_signal(how)
-        self._process.wait(STOP_S)
-        self._process = None
+        for process in self._processes:
+            process.send_signal(how)
+        for process in self._processes:
+            process.wait(STOP_S)
+        self._processes.clear()
+        self._front.close()
 
     def token(self, role: str, sub: str = "kim", **claims: str) -> str:
         now = int(time.time())

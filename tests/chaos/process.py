@@ -23,6 +23,7 @@ from pathlib import Path
 import jwt
 import trio
 
+from tests import nodes
 from tests.chaos.deadline import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -41,9 +42,11 @@ class DidNotStart(Exception):
 class Server:
     """One data folder and port, and whichever process is serving them at the moment."""
 
-    def __init__(self, data: Path, *options: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, data: Path, *options: str, env: Mapping[str, str] | None = None, port: int | None = None
+    ) -> None:
         self.data = data
-        self.port = free_port()
+        self.port = free_port() if port is None else port
         self.said: deque[str] = deque(maxlen=LINES_KEPT)
         self._command = [
             sys.executable,
@@ -152,7 +155,8 @@ class Server:
                 async for chunk in pipe:
                     *lines, rest = (rest + chunk).split(b"\n")
                     self.said.extend(line.decode("utf-8", "replace") for line in lines)
-                    if any(LISTENING.search(line) for line in lines):
+                    for found in filter(None, map(LISTENING.search, lines)):
+                        self.port = int(found[1])
                         listening.set()
             await trio.to_thread.run_sync(process.wait)  # the pipe is closed: it is as good as gone
         self.said.append(f"-- exit code {process.returncode}")
@@ -160,12 +164,91 @@ class Server:
         listening.set()  # whoever waits for it has to look
 
 
+class Servers:
+    """Several nodes behind one port, with what tests do to a `Server`: they start together, and the plug is
+    that of all. `pid` and memory are the first one's.
+    """
+
+    def __init__(self, data: Path, *options: str, env: Mapping[str, str] | None = None) -> None:
+        self.data = data
+        self.port = free_port()
+        self.env = dict(env or {})
+        self._front = nodes.Front(self.port)
+        self._each = [
+            Server(data / name, *options, *nodes.options_of(data, name)[2:], env=self.env, port=0)
+            for name in nodes.names()
+        ]
+        for server in self._each:
+            server.env |= nodes.environment()
+
+    @property
+    def base(self) -> str:
+        """Where it serves."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The first node's process."""
+        return self._each[0].pid
+
+    @property
+    def said(self) -> list[str]:
+        """The lines of all."""
+        return [line for server in self._each for line in server.said]
+
+    def rss_bytes(self) -> int:
+        """Memory of all processes that is in RAM."""
+        return sum(server.rss_bytes() for server in self._each)
+
+    def launch(self, nursery: trio.Nursery, preexec: Callable[[], None] | None = None) -> None:
+        """See `Server.launch`."""
+        for server in self._each:
+            server.launch(nursery, preexec)
+
+    async def start(self, nursery: trio.Nursery, preexec: Callable[[], None] | None = None) -> float:
+        """See `Server.start`."""
+        began = time.monotonic()
+        self.launch(nursery, preexec)
+        with trio.move_on_after(START_WITHIN_S):
+            await self.wait_listening()
+            return time.monotonic() - began
+        raise DidNotStart("\n".join(self.said))
+
+    async def wait_listening(self) -> None:
+        """See `Server.wait_listening`."""
+        for server in self._each:
+            await server.wait_listening()
+        self._front.open([server.port for server in self._each])
+
+    async def wait_ended(self) -> int:
+        """See `Server.wait_ended`; the code is the first that is not 0."""
+        codes = [await server.wait_ended() for server in self._each]
+        self._front.close()
+        return next(filter(None, codes), 0)
+
+    async def kill(self) -> None:
+        """SIGKILL for all, at once. Nothing to do when they are not running."""
+        async with trio.open_nursery() as nursery:
+            for server in self._each:
+                nursery.start_soon(server.kill)
+        self._front.close()
+
+    async def stop(self, within_s: float = 5.0) -> int:
+        """See `Server.stop`."""
+        for server in self._each:
+            os.kill(server.pid, signal.SIGTERM)
+        with trio.fail_after(within_s):
+            return await self.wait_ended()
+
+
 @asynccontextmanager
 async def open_server(
     data: Path, *options: str, env: Mapping[str, str] | None = None, start: bool = True
-) -> AsyncIterator[tuple[Server, trio.Nursery]]:
-    """A server of its own for a test, and the nursery to start it again in; killed at the end."""
-    server = Server(data, *options, env=env)
+) -> AsyncIterator[tuple[Server | Servers, trio.Nursery]]:
+    """A server of its own for a test, with as many nodes as `--nodes` says, and the nursery to start it again
+    in; killed at the end.
+    """
+    server = (Servers if nodes.several() else Server)(data, *options, env=env)
     async with trio.open_nursery() as nursery:
         try:
             if start:

@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from tests import nodes
 from tests.web.site import SECRET
 
 ROOT = Path(__file__).parents[2]
@@ -67,12 +68,50 @@ class Process:
         return code
 
 
+class Processes:
+    """Several nodes behind one port, with what tests do to a `Process`. What the first says is `said`."""
+
+    def __init__(self, each: Sequence[Process], front: nodes.Front) -> None:
+        self._each = each
+        self._front = front
+        self.popen = each[0].popen
+        self.said = each[0].said
+        self.url = f"http://127.0.0.1:{front.port}"
+
+    def stop(self, number: int = signal.SIGTERM, within_s: float = 5.0) -> int:
+        """Signal all of them, and return the exit code that is not 0, if there is one."""
+        for process in self._each:
+            process.popen.send_signal(number)
+        codes = [process.wait(within_s) for process in self._each]
+        self._front.close()
+        return next(filter(None, codes), 0)
+
+
 @contextmanager
-def serving(data: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """Serve a folder on a free port; ended hard at the end if it is still there."""
-    command = [sys.executable, "-m", "web.cli", "serve", "--port", "0", "--data", str(data), *options]
+def serving(
+    data: Path, *options: str, env: Mapping[str, str] | None = None
+) -> Iterator[Process | Processes]:
+    """Serve a folder on a free port, with as many nodes as `--nodes` says; ended hard at the end if it is
+    still there.
+    """
+    if not nodes.several() or "--log" in options:
+        with _serving("--data", str(data), *options, env=env) as process:
+            yield process
+        return
+    more = {**nodes.environment(), **(env or {})}
+    with ExitStack() as stack:
+        each = [
+            stack.enter_context(_serving(*nodes.options_of(data, name), *options, env=more))
+            for name in nodes.names()
+        ]
+        front = stack.enter_context(nodes.front([int(one.url.rpartition(":")[2]) for one in each]))
+        yield Processes(each, front)
+
+
+@contextmanager
+def _serving(*options: str, env: Mapping[str, str] | None) -> Iterator[Process]:
     popen = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "web.cli", "serve", "--port", "0", *options],
         cwd=ROOT,
         env=_environment(env),
         stdin=subprocess.DEVNULL,

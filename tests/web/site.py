@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import h11
 import httpx
@@ -14,6 +17,9 @@ import msgspec
 import trio
 
 from engine import MEMORY, Config, Node, open_node
+from engine.partition import Partition
+from tests import nodes
+from tests.relays.redis_server import redis_server
 from web.server import Server, open_server
 from web.site import Site, make_site
 from web.sse import Message, Moved, Parser, Retry
@@ -21,24 +27,101 @@ from web.sse import Message, Moved, Parser, Retry
 SECRET = "test-secret-" * 6
 
 
-class Running:
-    """A server under test. `url` is where it is."""
+class Serving(NamedTuple):
+    """One node with its server."""
 
-    def __init__(self, node: Node, site: Site, server: Server) -> None:
+    node: Node
+    site: Site
+    server: Server
+
+    @property
+    def port(self) -> int:
+        return int(self.server.url.rpartition(":")[2])
+
+
+class Running:
+    """A server under test. `url` is where it is.
+
+    With `--nodes 2` it is two nodes on one Redis, `serving`, and clients and raw connections go to one after
+    the other. `node`, `site`, `server`, `url` and `port` are the first one's; a test that looks inside takes
+    `first`, so that what it does is done there.
+
+    A read without a cursor is as fresh as what its node has heard. So that tests may read what they have just
+    written, each request first waits until every node has heard what is in the log: see `settle`.
+    """
+
+    def __init__(self, node: Node, site: Site, server: Server, others: Sequence[Serving] = ()) -> None:
         self.node = node
         self.site = site
         self.server = server
         self.url = server.url
         self.port = int(server.url.rpartition(":")[2])
+        self.serving = [Serving(node, site, server), *others]
+        self._going_to = self.serving[:1] if nodes.ALL_TO_FIRST else self.serving
+        self._turn = count()
+
+    @property
+    def first(self) -> Running:
+        """The same, whose clients all go to the first node."""
+        alone = Running(*self.serving[0], self.serving[1:])
+        alone._going_to = self.serving[:1]
+        return alone
 
     def client(self, who: str | None = None, **options: Any) -> httpx.AsyncClient:
         """An HTTP client with a token of `who`: see `token`."""
         headers = {"authorization": f"Bearer {token(who)}"} if who else {}
+        options = {"verify": False, **options}  # no reading of all authorities' certificates, for plain HTTP
+        if len(self.serving) > 1:
+            return Client(self, headers=headers, timeout=10, **options)
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=10, **options)
 
     async def connect(self) -> trio.SocketStream:
         """A raw connection."""
-        return await trio.open_tcp_stream("127.0.0.1", self.port)
+        await self.settle()
+        return await trio.open_tcp_stream("127.0.0.1", self.next().port)
+
+    def next(self) -> Serving:
+        """The node whose turn it is."""
+        return self._going_to[next(self._turn) % len(self._going_to)]
+
+    async def settle(self) -> None:
+        """Wait until every node has heard what any of them knows to be in the log, and the shop's own flow
+        (copies for tables and guests), which takes a trip to Redis for each step, has come to rest.
+        """
+        if len(self.serving) == 1:
+            return
+        heads: list[int] = []
+        while heads != (heads := self._heads()):  # a step of the flow may be a record that others wait for
+            await wait_until(lambda: any(one.node.draining for one in self.serving) or self._past(heads), 15)
+
+    def _partitions(self) -> Iterable[tuple[Partition, ...]]:
+        return zip(*(one.node.partitions for one in self.serving), strict=True)
+
+    def _heads(self) -> list[int]:
+        return [max(partition.log.head for partition in same) for same in self._partitions()]
+
+    def _past(self, heads: list[int]) -> bool:
+        for head, same in zip(heads, self._partitions(), strict=True):
+            flows = [run.position for one in same for run in one.runners if run.name == "follow"]
+            if any(partition.followed < head for partition in same) or max(flows, default=-1) < head:
+                return False
+        return True
+
+
+class Client(httpx.AsyncClient):
+    """Sends each request to the next node."""
+
+    def __init__(self, running: Running, **options: Any) -> None:
+        super().__init__(base_url=running.url, **options)
+        self.running = running
+
+    def build_request(self, *arguments: Any, **options: Any) -> httpx.Request:
+        self.base_url = self.running.next().server.url
+        return super().build_request(*arguments, **options)
+
+    async def send(self, *arguments: Any, **options: Any) -> httpx.Response:
+        await self.running.settle()
+        return await super().send(*arguments, **options)
 
 
 def config(**settings: Any) -> Config:
@@ -48,12 +131,37 @@ def config(**settings: Any) -> Config:
 
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[Running]:
-    """Run a server with the shop `s1` until the block ends."""
-    chosen = config(**settings)
+    """Run a server until the block ends."""
+    async with AsyncExitStack() as stack:
+        if nodes.several():
+            if "data" in settings:  # what is there has to be there again the next time
+                url = nodes.log_of(Path(settings["data"]))
+            else:
+                folder = stack.enter_context(TemporaryDirectory())
+                url = stack.enter_context(redis_server(Path(folder))).url
+            each = [_node_settings(name, url, settings) for name in nodes.names()]
+        else:
+            each = [settings]
+        first, *others = [await stack.enter_async_context(_serving(config(**one))) for one in each]
+        yield Running(*first, others)
+
+
+@asynccontextmanager
+async def _serving(chosen: Config) -> AsyncIterator[Serving]:
     async with open_node(chosen) as node:
         site = make_site(node, chosen)
         async with open_server(site) as server:
-            yield Running(node, site, server)
+            yield Serving(node, site, server)
+
+
+def _node_settings(name: str, url: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of one of several nodes: the first one has the id and the folder of a single one."""
+    chosen = {"node_id": name, **settings, "log_url": url, "redis_partitions": nodes.PARTITIONS}
+    if name != nodes.names()[0]:
+        chosen |= {"node_id": name, "port": 0}
+        if "data" in settings:
+            chosen["data"] = f"{settings['data']}.{name}"
+    return chosen
 
 
 async def wait_until(condition: Callable[[], object], within_s: float = 5.0) -> None:
@@ -167,6 +275,8 @@ class Listener:
 async def listening(client: httpx.AsyncClient, path: str, **options: Any) -> AsyncIterator[Listener]:
     """Open an event stream as the client would ask for it."""
     request = client.build_request("GET", path, **options)
+    if isinstance(client, Client):
+        await client.running.settle()
     async with await trio.open_tcp_stream(request.url.host, request.url.port or 80) as stream:
         listener = Listener(stream)
         with trio.fail_after(5):

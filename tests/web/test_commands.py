@@ -256,7 +256,7 @@ async def test_each_error_of_the_engine_has_its_status(
         raise error
 
     monkeypatch.setattr(shop.node, "ask", ask)
-    async with shop.client("service") as client:
+    async with shop.first.client("service") as client:
         answer = await client.post(ORDER, json=RAMEN)
     check_problem(answer, status, code)
     assert ("retry-after" in answer.headers) == (status == 503)
@@ -273,7 +273,7 @@ async def test_a_command_that_hangs_is_504(shop: Running, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(shop.node, "ask", ask)
     monkeypatch.setattr(commands, "ASK_S_MAX", 0.05)
-    async with shop.client("service") as client:
+    async with shop.first.client("service") as client:
         check_problem(await client.post(ORDER, json=RAMEN), 504, "unknown_outcome")
 
 

@@ -19,6 +19,8 @@ from web.messages import Request, Response
 from web.plugged import Route, Routes
 from web.site import Site
 
+pytestmark = pytest.mark.first_node
+
 SYNC = request("GET /v1/stores/s1/sync")
 PAGE = request("GET /", who="")
 LENGTH = re.compile(rb"content-length: (\d+)\r\n")

@@ -13,9 +13,12 @@ from contextlib import asynccontextmanager
 import trio
 
 from engine import open_node
+import pytest
 from tests.web.site import Running, config, set_up, token
 from web.server import open_server
 from web.site import make_site
+
+pytestmark = pytest.mark.first_node
 
 DATE = re.compile(rb"date: [^\r]+\r\n")
 CONTINUE = re.compile(rb"HTTP/1.1 100 .*?\r\n\r\n", re.DOTALL)

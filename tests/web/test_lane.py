@@ -13,6 +13,8 @@ from tests.web.test_edge import answers, status
 from tests.web.test_edge_contract import TOKENS, request
 from web.lane import Lane
 
+pytestmark = pytest.mark.first_node
+
 HEALTH = request("GET /healthz", who="")
 PAGE = request("GET /", who="")
 UPGRADE = (

@@ -11,6 +11,8 @@ import structlog
 from tests.web.site import running, set_up, token
 from web.logs import configure_logs, hide
 
+pytestmark = pytest.mark.first_node
+
 
 async def test_no_token_reaches_the_access_log(capfd: pytest.CaptureFixture[str]) -> None:
     """With the access log on there is one line per answer, and its token is hidden."""

@@ -142,7 +142,7 @@ async def test_operators_read_it_and_nobody_else(shop: Running) -> None:
 
 async def test_a_store_is_read_again_when_it_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """And only then; of many rows the oldest are shown."""
-    async with running() as site, site.client("service") as client:
+    async with running() as site, site.first.client("service") as client:
         await set_up(client)
         looks: list[int] = []
         rows = [{"requested_at": f"{n:04}"} for n in range(ROWS_MAX + 1)]

@@ -10,6 +10,8 @@ from engine.errors import Rejected
 from tests.web.site import Running, listening, order, running
 from tests.web.test_commands import check_problem
 
+pytestmark = pytest.mark.first_node
+
 
 async def test_health_and_readiness_need_no_token(shop: Running) -> None:
     """Alive is not ready: who drains, or cannot write, is alive still."""

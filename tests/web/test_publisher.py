@@ -13,6 +13,8 @@ import trio
 from tests.web.site import running, token
 from web.publisher import BATCH_BYTES_MAX, BATCH_MAX, Publisher, Refused, batched, open_publisher
 
+pytestmark = pytest.mark.first_node
+
 
 class Away:
     """A server that answers as it is told, and remembers what it was sent."""

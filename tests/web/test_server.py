@@ -12,6 +12,8 @@ import trio
 from engine import Answer
 from tests.web.site import Listener, Running, listening, order, running, set_up, token, wait_until
 
+pytestmark = pytest.mark.first_node
+
 GET = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
 
 

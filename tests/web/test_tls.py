@@ -14,6 +14,8 @@ import trustme
 from engine.errors import ConfigError
 from tests.web.site import config, running, set_up, token, wait_until
 
+pytestmark = pytest.mark.first_node
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[trustme.CA, str, str]:

@@ -172,7 +172,7 @@ async def test_what_is_not_there(site: Running) -> None:
 
 async def test_metrics_tell_of_topics(site: Running) -> None:
     """What was published, how long it took, what comes again, and the lag."""
-    async with site.client("service") as client:
+    async with site.first.client("service") as client:
         await post(client, "/v1/topics/news", records("a", "b", key="k"))
         await post(client, "/v1/topics/news", records("a", key="k"))
         await post(client, f"{GROUP}/join", {"member": "m"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from engine import Cursor
 from engine.commands import Notify, SendEvent
@@ -21,7 +22,7 @@ async def send(site: Running, number: int, type_: str = SNAPSHOTS, user: str = "
 
 async def test_plain_curl_on_an_open_server() -> None:
     """`curl -N /events/sse`: data without a name, `eventType` beside the data's own fields."""
-    async with running(open=True) as site, site.client() as http:
+    async with running(open=True) as site, site.first.client() as http:
         for path in ("/events/sse", "/api/events/sse"):
             async with listening(http, path) as events:
                 assert events.status == 200
@@ -37,7 +38,7 @@ async def test_plain_curl_on_an_open_server() -> None:
 
 async def test_pings_are_data() -> None:
     """`{"type":"ping","serverId","timestamp"}` with ms, without an event name."""
-    async with running(open=True, ping_s=0.02) as site, site.client() as http:
+    async with running(open=True, ping_s=0.02) as site, site.first.client() as http:
         async with listening(http, "/events/sse") as events:
             for _ in range(2):
                 ping = await events.message()
@@ -90,6 +91,7 @@ async def test_who_comes_back_has_missed_nothing() -> None:
             assert [(await events.message())["n"] for _ in range(3)] == [2, 3, 4]
 
 
+@pytest.mark.one_node("history")
 async def test_who_comes_back_late_gets_the_rest_from_the_history(tmp_path) -> None:
     """What has left the feed is in the history: each once, in order, then what comes."""
     async with running(open=True, ring_frames_max=2, data=str(tmp_path)) as site, site.client() as http:
@@ -145,7 +147,7 @@ async def test_what_does_not_fit_is_refused() -> None:
 
 async def test_status_says_who_is_connected() -> None:
     """Users with open streams, how many streams, which server, and whether Redis is there."""
-    async with running(open=True) as site, site.client() as http:
+    async with running(open=True) as site, site.first.client() as http:
 
         async def status() -> dict[str, object]:
             return msgspec.json.decode((await http.get("/events/status")).content)

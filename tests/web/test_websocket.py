@@ -273,7 +273,7 @@ async def test_it_pings_and_ends_with_its_token() -> None:
     """Pings come as messages; at the token's end there is a bye and its close code."""
     async with running(ping_s=0.1) as site, talking(site, "user:u1", ttl_s=1.5) as talk:
         ping = await talk.hear("ping")
-        assert ping["node"] == "onda-1"
+        assert ping["node"] in {one.node.node_id for one in site.serving}
         bye = await talk.hear("bye")
         assert bye["reason"] == "unauthorized"
         assert bye["retry_ms"] > 0
@@ -282,7 +282,7 @@ async def test_it_pings_and_ends_with_its_token() -> None:
 
 async def test_a_stopping_server_says_bye(shop: Running) -> None:
     """One bye, however many feeds there are."""
-    async with talking(shop) as talk, trio.open_nursery() as nursery:
+    async with talking(shop.first) as talk, trio.open_nursery() as nursery:
         for feed in ("stores/s1", "users/u1"):
             await talk.ask(op="subscribe", feed=feed)
         nursery.start_soon(shop.server.stop)
@@ -292,7 +292,7 @@ async def test_a_stopping_server_says_bye(shop: Running) -> None:
 
 async def test_a_feed_that_falls_behind_ends_it(shop: Running) -> None:
     """Never a silent hole: the client is told to come back with its cursors."""
-    async with talking(shop) as talk, shop.client("service") as client:
+    async with talking(shop.first) as talk, shop.client("service") as client:
         await talk.ask(op="subscribe", feed="stores/s1")
         (subscription,) = shop.node.feeds["store:s1"].subscriptions
         subscription.version = -1
