@@ -23,7 +23,7 @@ import trio
 
 from engine.actor import Actor
 from engine.config import Config
-from engine.errors import CursorUnusable, Unavailable
+from engine.errors import CursorUnusable, Renewed, Unavailable
 from engine.feed import Feed
 from engine.log import SharedLog
 from engine.mailbox import Committed
@@ -156,7 +156,7 @@ class SharedPartition(Partition):
         if actor is None:
             feed = self.feeds.pop(stream, None)  # its ring would have a hole
             if feed is not None:
-                feed.close()
+                feed.close(Renewed)
             if not self._tailing:
                 return
             actor = self.actor(stream)
@@ -169,7 +169,7 @@ class SharedPartition(Partition):
         self._followed = self.log.head
         self._begin_duty_anew()
         for stream in [stream for stream in self.feeds if stream not in self.actors]:
-            self.feeds.pop(stream).close()
+            self.feeds.pop(stream).close(Renewed)
         for actor in self.actors.values():
             assert isinstance(actor, SharedActor)
             self.renew_feed(actor)
@@ -177,7 +177,7 @@ class SharedPartition(Partition):
 
     def renew_feed(self, actor: Actor) -> None:
         """End an actor's feed: those who follow it come back, and are told where to start."""
-        actor.feed.close()
+        actor.feed.close(Renewed)
         actor.feed = self.new_feed(actor.stream)
 
     # Duty

@@ -31,6 +31,7 @@ from web.http1 import whole
 from web.lane import Handed, Lane, Pages
 from web.logs import HypercornLogger
 from web.site import Site
+from web.standing import keep_told
 from web.wheel import Wheel
 
 BACKLOG = 1024
@@ -100,6 +101,7 @@ class Server:
         """Accept until told to stop."""
         self._nursery = nursery
         nursery.start_soon(self._wheel.run)
+        nursery.start_soon(keep_told, self.site)
         nursery.start_soon(self._hub.run)
         nursery.start_soon(self._edge.turnstile.run)
         with self._accepting:

@@ -28,8 +28,9 @@ STOP_S = 10.0
 class Shop:
     """The demo shop on one port and data folder, over as many lives of its process as a test wants."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *options: str) -> None:
         self.data = data
+        self.options = options
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -48,6 +49,7 @@ class Shop:
             str(self.port),
             "--data",
             str(self.data),
+            *self.options,
         ]
         self._process = subprocess.Popen(
             command,
