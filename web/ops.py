@@ -17,20 +17,34 @@ from web.site import Site
 _NO_STORE = [("cache-control", "no-store")]
 
 
-def watch(site: Site, page: str) -> Response:
-    """Answer `/healthz`, `/readyz` and `/metrics`, which need no token."""
+def watch(site: Site, request: Request, page: str) -> Response:
+    """Answer `/healthz`, `/readyz` and `/metrics`, which need no token.
+
+    Raises:
+        Problem: `malformed`.
+    """
     if page == "healthz":
         return json_response(b'{"status":"alive"}', 200, _NO_STORE)
     if page == "metrics":
         return Response(200, [("content-type", CONTENT_TYPE_LATEST), *_NO_STORE], _metrics(site))
+    return _ready(site, request.field("for"))
+
+
+def _ready(site: Site, purpose: str | None) -> Response:
+    """Say whether this node is ready for commands, or at least for reads and streams: those go on from
+    memory while the log takes nothing, and where that is so for every node it must not end the screens.
+    """
+    if purpose not in (None, "commands", "reads"):
+        raise Problem("malformed", "`for` must be commands or reads")
+    writable = site.node.writable
     reasons = []
     if site.node.draining:
         reasons.append("draining")
-    if not site.node.writable:
+    if not writable and purpose != "reads":
         reasons.append("log not writable")
     status = "not ready" if reasons else "ready"
-    body = msgspec.json.encode({"status": status, "reasons": reasons, "node": site.node.node_id})
-    return json_response(body, 503 if reasons else 200, _NO_STORE)
+    said = {"status": status, "reasons": reasons, "node": site.node.node_id, "writable": writable}
+    return json_response(msgspec.json.encode(said), 503 if reasons else 200, _NO_STORE)
 
 
 class _WebMetrics(Collector):

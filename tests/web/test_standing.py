@@ -143,3 +143,19 @@ async def test_a_log_that_is_refused_again_and_again_does_not_blink(
         await until(reader, lambda: len(reader.events("ping")) == 2)
         assert looked >= 9
         nursery.cancel_scope.cancel()
+
+
+@needs_redis
+async def test_readiness_while_redis_is_away(redis: RedisServer) -> None:
+    """Not ready for commands, and ready for reads: a balancer that routes by the latter keeps the screens."""
+    async with shop_on(redis) as site, site.client() as client:
+        redis.stop()
+        await wait_until(lambda: not site.node.writable)
+        assert (await client.get("/healthz")).status_code == 200
+        refused = await client.get("/readyz")
+        assert (refused.status_code, refused.json()["reasons"]) == (503, ["log not writable"])
+        reads = await client.get("/readyz?for=reads")
+        assert (reads.status_code, reads.json()["writable"]) == (200, False)
+        redis.start()
+        await wait_until(lambda: site.node.writable)
+        assert (await client.get("/readyz")).status_code == 200
