@@ -17,6 +17,9 @@ class Lease(Protocol):
             Unavailable: nobody can say.
         """
 
+    async def holder(self) -> str | None:
+        """Return who has it now, `None` when nobody does. Raises as `hold`."""
+
     async def release(self) -> None:
         """Let others have it at once. Raises as `hold`."""
 
@@ -43,6 +46,11 @@ class MemoryLease:
             return False
         holder.node, holder.until_s = self._node, now_s + seconds
         return True
+
+    async def holder(self) -> str | None:
+        await trio.lowlevel.checkpoint()
+        holder = self._holder
+        return holder.node if trio.current_time() < holder.until_s else None
 
     async def release(self) -> None:
         await trio.lowlevel.checkpoint()

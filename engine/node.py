@@ -77,6 +77,7 @@ class Node:
             first.tail,
             first.upkeep,
         )
+        self.cluster = grounds[0].cluster
         self.methods: list[str] = []  # of payment, that a guest can choose
         self.redis_up: Callable[[], bool] = lambda: False
         self.draining = False
@@ -304,6 +305,8 @@ class Node:
                 for partition in self.partitions:
                     nursery.start_soon(partition.run)
                 nursery.start_soon(self.timers.run)
+                if self.cluster is not None:
+                    nursery.start_soon(self.cluster.run)
                 nursery.start_soon(self.sweep.run)
 
     async def _watch_log(self, log: Log) -> None:

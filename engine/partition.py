@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
 
@@ -33,17 +33,21 @@ from engine.supervisor import supervise
 from engine.tail import Tail
 from engine.upkeep import Upkeep
 
+if TYPE_CHECKING:  # redis-py takes its time to load
+    from engine.cluster_redis import Cluster
+
 logger = logging.getLogger("onda.node")
 
 
 class Ground(NamedTuple):
     """What a partition stands on. `lease`: by which one of several nodes holds it; `None`: there is one
-    node.
+    node. `cluster`: the way to the others, the same for every partition.
     """
 
     log: Log
     checkpoint: Checkpoint
     lease: Lease | None = None
+    cluster: Cluster | None = None
 
 
 class Host(Protocol):

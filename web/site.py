@@ -81,10 +81,10 @@ def make_site(node: Node, config: Config) -> Site:
         ConfigError: the secret cannot be read or made, or routes of plugins make no sense.
     """
     if config.data == MEMORY:
-        secret, revoked = config.secret or secrets.token_urlsafe(48), Revoked(None)
+        secret, revoked = config.secret or secrets.token_urlsafe(48), Revoked(None, node.cluster)
     else:
         folder = Path(config.data)
-        secret, revoked = load_secret(config.secret, folder), Revoked(folder / "revoked")
+        secret, revoked = load_secret(config.secret, folder), Revoked(folder / "revoked", node.cluster)
     site = Site(node, config, Gate(secret, revoked, node.clock, open_=config.open))
     site.routes = Routes(plugin_routes(load_plugins(config), site))
     return site
