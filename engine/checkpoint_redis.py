@@ -30,7 +30,7 @@ from typing import Any
 import msgspec
 
 from engine.answers import Answer, Known
-from engine.checkpoint import Moment, Parked, SavedState
+from engine.checkpoint import PARTITIONS_MAX, Moment, Parked, SavedState
 from engine.errors import LogAway
 from engine.log.redis_asking import good
 from engine.log.redis_lines import Line
@@ -40,7 +40,6 @@ from engine.witnesses import Witnesses
 
 CALL_BYTES = 256 << 10
 """States and answers that one script takes over: nobody else is served meanwhile."""
-PARTITIONS_MAX = 1024
 
 _pack = msgspec.msgpack.encode
 _unpack_answer = msgspec.msgpack.Decoder(Answer).decode

@@ -26,8 +26,9 @@ from typing import Any
 import msgspec
 import trio
 
-from engine.errors import LogAway, LogFailed, Rejected, Unavailable, UnknownOutcome
-from engine.lease_redis import ALIVE_S, Leases, node_of
+from engine.errors import LogAway, LogFailed, NotTaken, Rejected, Unavailable, UnknownOutcome
+from engine.lease import node_of
+from engine.lease_redis import ALIVE_S, Leases
 from engine.log.redis_asking import Refused, good
 from engine.log.redis_lines import Away, Cut, Line
 from engine.log.redis_route import Lines, Route
@@ -41,8 +42,10 @@ SEEN_MAX = 1024
 """Questions remembered as taken: one may have been asked again, as its line was lost."""
 KEPT_MS = 60_000
 """How long questions and answers that nobody takes are kept."""
+TAKEN_S = 2.0
+"""How long after it was asked a question has to be taken."""
 ANSWER_S = 30.0
-"""How long an answer is waited for: what is asked for may itself have to wait for others."""
+"""And answered: what is asked for may itself have to wait for others."""
 NAP_S = 0.1
 
 REVOKED = "{onda:0}:revoked"
@@ -192,31 +195,52 @@ class Cluster:
         """As `nodes`, without this one."""
         return [holder for holder in await self.nodes() if holder != self._leases.holder]
 
+    async def ask_all(self, what: str) -> dict[str, Any]:
+        """Ask every other node; return the answers of those that gave one, by the node's name.
+
+        Raises:
+            LogAway: Redis does not answer.
+        """
+        answers: dict[str, Any] = {}
+
+        async def ask(holder: str) -> None:
+            with suppress(Unavailable, UnknownOutcome):
+                answers[node_of(holder)] = await self.ask(holder, what, TAKEN_S)
+
+        others = await self.others()
+        async with trio.open_nursery() as nursery:
+            for holder in others:
+                nursery.start_soon(ask, holder)
+        return answers
+
     async def ask(self, holder: str, what: str, within_s: float = ANSWER_S, **words: Any) -> Any:
         """Ask a node, and wait for its answer.
 
         Raises:
             KeyError: it knows of no such thing.
             Rejected: it refuses.
-            Unavailable: it did not take the question, or cannot just now: nothing happened.
+            NotTaken: it did not take the question.
+            Unavailable: it cannot do it just now; nothing happened.
             UnknownOutcome: it took it, and no answer came.
         """
         question = Question(os.urandom(8).hex(), what, words)
         data = _encode(question)
         inbox, told = f"{{onda:0}}:inbox:{holder}", f"{{onda:0}}:told:{question.id}"
         await self._leases.run(0, ASK, (inbox,), (data, KEPT_MS))
-        with trio.move_on_after(within_s):
-            while True:
-                await trio.sleep(NAP_S)
-                try:
-                    (found,) = await self._call(("GET", told))
-                except LogAway:
-                    continue
+        began_s, taken = trio.current_time(), False
+        while (waited_s := trio.current_time() - began_s) < within_s or not taken:
+            await trio.sleep(NAP_S)
+            with suppress(LogAway):
+                (found,) = await self._call(("GET", told))
                 if found is not None:
                     return _unwrap(_read_said(found))
-        (gone,) = await self._call(("LREM", inbox, 0, data))
-        if gone:
-            raise Unavailable(f"node {node_of(holder)} does not answer")
+                if not taken and waited_s >= min(TAKEN_S, within_s):
+                    (left,) = await self._call(("LREM", inbox, 0, data))
+                    if left:
+                        raise NotTaken(f"node {node_of(holder)} does not answer")
+                    taken = True
+            if waited_s > ANSWER_S:
+                break
         raise UnknownOutcome(f"node {node_of(holder)} took it, and gave no answer: look again")
 
     async def _answer(self, question: Question) -> None:

@@ -108,20 +108,21 @@ def reactions(node: Host) -> list[dict[str, Any]]:
 
 def parked(node: Host) -> list[dict[str, Any]]:
     """Return the records that reactions gave up on, each with its error and envelope."""
-    return [
-        {
-            "id": parked.id,
-            "reaction": parked.reaction,
-            "stream": parked.stream,
-            "version": parked.version,
-            "error": parked.error,
-            "attempts": parked.attempts,
-            "at_ms": parked.at_ms,
-            "envelope": msgspec.Raw(parked.body),
-        }
-        for runner in node.runners
-        for parked in runner.parked
-    ]
+    return [show_parked(parked) for runner in node.runners for parked in runner.parked]
+
+
+def show_parked(parked: Parked) -> dict[str, Any]:
+    """Return what operators see of a parked record."""
+    return {
+        "id": parked.id,
+        "reaction": parked.reaction,
+        "stream": parked.stream,
+        "version": parked.version,
+        "error": parked.error,
+        "attempts": parked.attempts,
+        "at_ms": parked.at_ms,
+        "envelope": msgspec.Raw(parked.body),
+    }
 
 
 def find_parked(node: Host, id: int) -> tuple[Consumer, Parked]:

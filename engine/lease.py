@@ -7,6 +7,11 @@ from typing import Protocol
 import trio
 
 
+def node_of(holder: str) -> str:
+    """Return the name of the node that is a holder of leases: a node that starts again is another holder."""
+    return holder.rpartition(".")[0] or holder
+
+
 class Lease(Protocol):
     """One partition's lease, as one node has it."""
 

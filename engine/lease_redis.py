@@ -49,11 +49,6 @@ return redis.call('ZCARD', KEYS[1])
 """KEYS: nodes. ARGV: who, `0` when it goes, after how many seconds a node is not counted."""
 
 
-def node_of(holder: str) -> str:
-    """Return the name of the node that is a holder of leases."""
-    return holder.rpartition(".")[0]
-
-
 class Leases:
     """The leases of one node, which holds them as `holder`."""
 

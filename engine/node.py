@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from engine import codec, inspection
+from engine import codec, inspection, operating
 from engine.actor import Actor
 from engine.answers import Answer
 from engine.clock import Clock
@@ -212,9 +212,13 @@ class Node:
         return True
 
     def loaded_version(self, stream: str) -> int | None:
-        """Return the version of a stream's state in memory; `None` when it is not there (nor changing)."""
+        """Return the version of a stream's state in memory, or, with a shared log, the last one that was
+        heard; `None` when there is none, so it has not changed while this partition has known all of it.
+        """
         actor = self.actors.get(stream)
-        return actor.version if actor is not None and actor.loaded else None
+        if actor is not None and actor.loaded:
+            return actor.version
+        return self.partition_of(stream).heard.get(stream)
 
     async def examine(self, stream: str, look: Callable[[Any, int], T]) -> T:
         """Return what `look` makes of a stream's durable state and its version; it must not change or keep
@@ -260,12 +264,12 @@ class Node:
         return inspection.parked(self)
 
     async def replay_parked(self, id: int) -> None:
-        """Handle a parked record again, and then those behind it; see `inspection.resume_parked`."""
-        await inspection.resume_parked(self, id, skip=False)
+        """Handle a parked record again, and then those behind it; see `operating.settle`."""
+        await operating.settle(self, id, skip=False)
 
     async def skip_parked(self, id: int) -> None:
         """Give up on a parked record for good, and handle those behind it; see `replay_parked`."""
-        await inspection.resume_parked(self, id, skip=True)
+        await operating.settle(self, id, skip=True)
 
     # What actors, reactions, members of groups and upkeep call
 
@@ -293,6 +297,7 @@ class Node:
         """Replay what is on disk, then start every task."""
         self.nursery = nursery
         self.history = history
+        operating.answer_others(self)
         for partition in self.partitions:
             await partition.start(nursery, reactions, history)
         nursery.start_soon(self._run_background)

@@ -22,7 +22,7 @@ from engine.clock import Clock
 from engine.config import Config
 from engine.errors import Stopping
 from engine.feed import Feed
-from engine.lease import Lease
+from engine.lease import Lease, node_of
 from engine.log import Log
 from engine.mailbox import Committed
 from engine.metrics import Metrics
@@ -66,7 +66,8 @@ class Host(Protocol):
 
 class Partition:
     """See `engine.log` for what a partition of a log is. `config`: the settings, with the bounds of memory
-    that are this partition's part; `on_duty`: checkpoints, deadlines and reactions are this node's.
+    that are this partition's part; `on_duty`: checkpoints, deadlines and reactions are this node's; `heard`:
+    versions of stores that other nodes appended to; `gaps`: how often what they appended was not all heard.
     """
 
     def __init__(self, host: Host, config: Config, log: Log, checkpoint: Checkpoint) -> None:
@@ -77,6 +78,8 @@ class Partition:
         self.checkpoint = checkpoint
         self.epoch = log.epoch
         self.on_duty = True
+        self.heard: dict[str, int] = {}
+        self.gaps = 0
         self.actors: dict[str, Actor] = {}
         self.feeds: dict[str, Feed] = {}
         self.runners: list[Consumer] = []
@@ -177,6 +180,20 @@ class Partition:
         """Forget an idle actor that is complete in the checkpoint; its ring stays for a while."""
         del self.actors[actor.stream]
         self._scopes.pop(actor.stream).cancel()
+
+    async def lease_holder(self) -> str | None:
+        """Return who has the lease by which one of several nodes is on duty. Raises as `Lease.holder`."""
+        await trio.lowlevel.checkpoint()
+        return None
+
+    async def node_on_duty(self) -> str | None:
+        """Return the name of the node on duty, `None` when there is none. Raises as `Lease.holder`."""
+        return node_of(await self.lease_holder() or "") or None
+
+    async def is_surely_on_duty(self) -> bool:
+        """Return whether this node is on duty, and nobody else can be for the moment."""
+        await trio.lowlevel.checkpoint()
+        return self.on_duty
 
     async def finish(self) -> None:
         """Take the last checkpoint; mailboxes are empty, and what `run` runs has ended."""

@@ -144,8 +144,10 @@ class SharedPartition(Partition):
                 self._followed = found[-1][0]
 
     def _hand_out(self, stream: str, records: list[tuple[int, Entry]]) -> None:
-        if records[0][1].version == 1 and stream.startswith("store:"):
-            self._host.note_store(stream)
+        if stream.startswith("store:"):
+            self.heard[stream] = records[-1][1].version
+            if records[0][1].version == 1:
+                self._host.note_store(stream)
         if self._tailing:
             self.upkeep.changing(stream)
             for position, entry in records:
@@ -201,6 +203,14 @@ class SharedPartition(Partition):
         except Unavailable as error:
             logger.info("the lease runs out by itself: %s", error)
 
+    async def lease_holder(self) -> str | None:
+        """See `Partition.lease_holder`."""
+        return await self._lease.holder()
+
+    async def is_surely_on_duty(self) -> bool:
+        """See `Partition.is_surely_on_duty`: the lease is renewed."""
+        return self.on_duty and await self._hold() and self.on_duty
+
     async def _hold(self) -> bool:
         try:
             return await self._lease.hold(LEASE_S)
@@ -209,6 +219,8 @@ class SharedPartition(Partition):
 
     def _begin_duty_anew(self) -> None:
         """What is known of the partition has a hole: read again what a node on duty has to know."""
+        self.heard.clear()
+        self.gaps += 1
         if self._duty is not None:
             self._duty.cancel()
 

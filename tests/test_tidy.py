@@ -189,7 +189,16 @@ def test_every_metric_is_documented() -> None:
         assert f"`{name}" in text, name
 
 
-PASSED_ON = {"actor.py", "app.py", "cart.py", "cluster_redis.py", "edge.py", "handlers.py", "outcomes.py", "server.py"}
+PASSED_ON = {
+    "actor.py",
+    "app.py",
+    "cart.py",
+    "cluster_redis.py",
+    "edge.py",
+    "handlers.py",
+    "outcomes.py",
+    "server.py",
+}
 """Files that hand on a code which stands elsewhere; everywhere else a code is written out."""
 
 FRAMING = {"framing.py", "heads.py"}

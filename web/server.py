@@ -19,6 +19,7 @@ from quart_trio import QuartTrio
 
 from engine import Config
 from engine.errors import ConfigError
+from web import ops
 from web.app import make_app
 from web.connection import BoundedStream, Connection, SecureStream, make_abrupt, tune
 from web.conversation import MESSAGE_BYTES_MAX
@@ -274,6 +275,7 @@ async def open_server(site: Site) -> AsyncIterator[Server]:
     """
     files_max = raise_file_limit(site.config.connections_max)
     tls = _tls_context(site.config)
+    ops.answer_others(site)
     listeners = await _listen(site.config)
     server = Server(site, make_app(site), listeners, files_max, tls)
     async with trio.open_nursery() as nursery:
