@@ -65,7 +65,32 @@ def statistics(node: Host) -> dict[str, Any]:
         "deadlines": len(node.timers),
         "topic_lag": node.topics.lag_known(),
         "log": log,
+        "partitions": partitions(node),
     }
+
+
+def partitions(node: Host) -> list[dict[str, float]]:
+    """Return the numbers of each partition, as `engine.metrics.PARTITION` names them."""
+    rows = []
+    for one in node.partitions:
+        log = one.log.statistics()
+        behind = [one.log.head - runner.position for runner in one.runners if runner is not node.history]
+        rows.append(
+            {
+                "head": one.log.head,
+                "first": one.log.first,
+                "lag": max(behind, default=0),
+                "on_duty": one.on_duty,
+                "away": log.get("away", False),
+                "silent_seconds": log.get("silent_s", 0.0),
+                "epochs": one.counts["epochs"],
+                "healed": log.get("healed", 0),
+                "conflicts": one.counts["conflicts"],
+                "given_up": one.counts["given_up"],
+                "in_doubt": log.get("in_doubt", 0),
+            }
+        )
+    return rows
 
 
 def _lags(node: Host) -> Iterator[tuple[Consumer, int]]:

@@ -10,6 +10,7 @@ An actor asks its partition for all that it needs; what belongs to the whole nod
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -66,7 +67,8 @@ class Host(Protocol):
 
 class Partition:
     """See `engine.log` for what a partition of a log is. `config`: the settings, with the bounds of memory
-    that are this partition's part; `on_duty`: checkpoints, deadlines and reactions are this node's; `heard`:
+    that are this partition's part; `on_duty`: checkpoints, deadlines and reactions are this node's; `counts`
+    is for operators: `conflicts`, `given_up` (commands' turns, after too many of these), `epochs`; `heard`:
     versions of stores that other nodes appended to; `gaps`: how often what they appended was not all heard.
     """
 
@@ -78,6 +80,7 @@ class Partition:
         self.checkpoint = checkpoint
         self.epoch = log.epoch
         self.on_duty = True
+        self.counts: Counter[str] = Counter()
         self.heard: dict[str, int] = {}
         self.gaps = 0
         self.actors: dict[str, Actor] = {}

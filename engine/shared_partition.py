@@ -168,6 +168,7 @@ class SharedPartition(Partition):
     def _begin_epoch(self) -> None:
         logger.error("a new epoch begins, everything is read again: %s after %s", self.log.epoch, self.epoch)
         self.epoch = self.log.epoch
+        self.counts["epochs"] += 1
         self._followed = self.log.head
         self._begin_duty_anew()
         for stream in [stream for stream in self.feeds if stream not in self.actors]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ import pytest
 import trio
 
 from engine import Committed, Reaction, open_node, operating
+from engine.log import partition_of
 from tests.log.redis_site import ALWAYS, needs_redis
 from tests.relays.redis_server import RedisServer, redis_server
 from tests.web.process import onda
-from tests.web.site import Running, config, listening, order, set_up, token, wait_until
+from tests.web.site import SHOP, Running, config, listening, order, set_up, token, wait_until
 from web.server import open_server
 from web.site import make_site
 from web.tokens import read_token
@@ -26,8 +29,8 @@ PARTITIONS = 4
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path, *ALWAYS) as server:
+def redis(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    with redis_server(tmp_path, *getattr(request, "param", ALWAYS)) as server:
         yield server
 
 
@@ -235,3 +238,73 @@ async def test_money_that_another_node_moved_is_seen(redis: RedisServer) -> None
             with trio.fail_after(10):
                 while (await other.site.money._of("store:s1")).version != version:
                     await trio.sleep(0.02)
+
+
+async def scraped(site: Running) -> dict[str, list[float]]:
+    """Return what `/metrics` says of each partition, by the name of the metric."""
+    async with site.client() as client:
+        text = (await client.get("/metrics")).text
+    found: dict[str, list[float]] = {}
+    for name, number, value in re.findall(
+        r'^onda_partition_(\w+)\{partition="(\d+)"\} (\S+)$', text, re.MULTILINE
+    ):
+        assert int(number) == len(found.setdefault(name, []))
+        found[name].append(float(value))
+    return found
+
+
+async def told(site: Running, ready: Callable[[dict[str, list[float]]], bool]) -> None:
+    """Wait until what is scraped is so."""
+    with trio.fail_after(15):
+        while not ready(await scraped(site)):
+            await trio.sleep(0.05)
+
+
+@pytest.mark.parametrize("redis", [("--appendonly", "yes", "--appendfsync", "everysec")], indirect=True)
+async def test_each_partition_has_its_numbers(redis: RedisServer) -> None:
+    """Who is on duty, how far it is; that Redis is away, since when; and that a restart may have lost
+    something.
+    """
+    async with nodes(redis, "a", "b") as (a, b):
+        await make_shop(a, b)
+        await shared_out(a, b)
+        at_a, at_b = await scraped(a), await scraped(b)
+        assert {len(values) for values in at_a.values()} == {PARTITIONS}
+        assert [one + other for one, other in zip(at_a["on_duty"], at_b["on_duty"], strict=True)] == [
+            1.0
+        ] * PARTITIONS
+        await told(b, lambda found: sum(found["head"]) >= len(SHOP) and sum(found["lag"]) == 0)
+        assert at_a["away"] == at_a["epochs_total"] == [0.0] * PARTITIONS
+        assert max(at_a["silent_seconds"]) < 3
+        redis.stop()
+        await told(a, lambda found: found["away"] == [1.0] * PARTITIONS and min(found["silent_seconds"]) > 1)
+        redis.start()
+        await told(a, lambda found: found["epochs_total"] == [1.0] * PARTITIONS and not any(found["away"]))
+        await told(a, lambda found: max(found["silent_seconds"]) < 2)
+
+
+async def test_conflicts_and_doubts_are_counted_where_they_happen(redis: RedisServer) -> None:
+    """In the partition of the stream, and nowhere else."""
+    async with nodes(redis, "a", "b") as (a, b):
+        await make_shop(a, b)
+        number = partition_of("store:s1", PARTITIONS)
+        async with a.client("service") as at_a, b.client("service") as at_b, trio.open_nursery() as nursery:
+
+            async def keep_ordering(client: Any) -> None:
+                while True:
+                    await client.post(
+                        "/v1/stores/s1/create-order", json={"lines": [{"product": "ramen", "quantity": 1}]}
+                    )
+
+            for client in (at_a, at_b, at_a, at_b):
+                nursery.start_soon(keep_ordering, client)
+            seen = Counter[int]()
+            with trio.fail_after(15):
+                while not seen[number]:
+                    for site in (a, b):
+                        seen.update(dict(enumerate(map(int, (await scraped(site))["conflicts_total"]))))
+            redis.hang()
+            await wait_until(lambda: not a.node.writable and not b.node.writable, 15)
+            redis.go_on()
+            await told(a, lambda found: found["in_doubt_total"][number] > 0)
+            nursery.cancel_scope.cancel()
