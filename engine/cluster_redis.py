@@ -3,6 +3,7 @@ only another node can answer.
 
 Keys, all in partition 0's slot:
 
+    {onda:0}:name             string: what all nodes together are called, made once
     {onda:0}:revoked          zset: token id by when it would have ended (ms)
     {onda:0}:revocations      what changes with each change of that
     {onda:0}:inbox:<holder>   list of questions to a node; goes with time
@@ -48,6 +49,7 @@ ANSWER_S = 30.0
 """And answered: what is asked for may itself have to wait for others."""
 NAP_S = 0.1
 
+NAME = "{onda:0}:name"
 REVOKED = "{onda:0}:revoked"
 REVOCATIONS = "{onda:0}:revocations"
 _META = "{onda:0}:meta"
@@ -110,12 +112,14 @@ class Cluster:
     """One node's side of it.
 
     Attributes:
+        name: of all of them together, as long as the log is there.
         revoked: tokens that count no more, and when they would have ended (ms).
         heard: told of those that are new in it.
         handlers: what this node answers, by name.
     """
 
     def __init__(self, leases: Leases) -> None:
+        self.name = ""
         self.revoked: dict[str, int] = {}
         self.heard: Callable[[Iterable[str]], None] = lambda _: None
         self.handlers: dict[str, Handler] = {}
@@ -125,6 +129,12 @@ class Cluster:
         self._inbox = f"{{onda:0}}:inbox:{leases.holder}"
         self._seen: deque[str] = deque(maxlen=SEEN_MAX)
         self._limiter = trio.CapacityLimiter(TAKE_MAX)
+
+    async def join(self) -> None:
+        """Learn what there is to know before anybody comes in. Raises as `look`."""
+        _, name = await self._call(("SET", NAME, f"onda.{os.urandom(8).hex()}", "NX"), ("GET", NAME))
+        self.name = name.decode()
+        await self.look()
 
     async def run(self) -> None:
         """Look, and answer, until cancelled."""

@@ -36,7 +36,7 @@ from engine.metrics import Metrics
 from engine.partition import Ground, Partition, open_partition
 from engine.publishing import Message, Placed
 from engine.reactions import Consumer, Reaction
-from engine.records import Cursor, split_stream
+from engine.records import Cursor, Entry, split_stream
 from engine.sweep import Sweep
 from engine.task_index import TaskIndex
 from engine.timers import Timers
@@ -47,6 +47,8 @@ if TYPE_CHECKING:  # SQLAlchemy takes its time to load
     from engine.history.keeper import Keeper
 
 T = TypeVar("T")
+Overhear = Callable[[str, Sequence[tuple[int, Entry]]], None]
+"""Takes records of one stream, with their positions; it must not raise."""
 
 logger = logging.getLogger("onda.node")
 
@@ -82,6 +84,7 @@ class Node:
         self.redis_up: Callable[[], bool] = lambda: False
         self.draining = False
         self.history: Keeper | None = None
+        self.overheard: list[Overhear] = []
         self.sweep = Sweep(self)
         self.topics = Topics(self)
         self.tasks = TaskIndex(self)
@@ -282,6 +285,11 @@ class Node:
     def note_store(self, stream: str) -> None:
         """Take note of a store that was made."""
         self._stores.add(stream)
+
+    def overhear(self, stream: str, records: Sequence[tuple[int, Entry]]) -> None:
+        """Tell those in `overheard` what was appended to a shared log, by whichever node."""
+        for hear in self.overheard:
+            hear(stream, records)
 
     def arm(self, stream: str, due_ms: int | None) -> None:
         self.timers.arm(stream, due_ms)

@@ -29,6 +29,7 @@ from engine.mailbox import Committed
 from engine.metrics import Metrics
 from engine.onward import watch_over
 from engine.reactions import Consumer, Reaction, Runner, place_of
+from engine.records import Entry
 from engine.replay import rebuild, replay
 from engine.supervisor import supervise
 from engine.tail import Tail
@@ -63,6 +64,8 @@ class Host(Protocol):
     def arm(self, stream: str, due_ms: int | None) -> None: ...
 
     def note_store(self, stream: str) -> None: ...
+
+    def overhear(self, stream: str, records: Sequence[tuple[int, Entry]]) -> None: ...
 
 
 class Partition:

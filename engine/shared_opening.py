@@ -33,7 +33,7 @@ async def open_shared(config: Config, stack: AsyncExitStack) -> list[Ground]:
     holder = f"{config.node_id}.{os.urandom(4).hex()}"  # a node that starts again is another one
     leases = Leases(log, holder)
     cluster = Cluster(leases)
-    await cluster.look()  # nobody comes in with a token that was revoked
+    await cluster.join()  # nobody comes in with a token that was revoked
     grounds = []
     for number, partition in enumerate(log.partitions):
         checkpoint = RedisCheckpoint(log, number, holder, witnesses)

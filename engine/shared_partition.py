@@ -144,6 +144,7 @@ class SharedPartition(Partition):
                 self._followed = found[-1][0]
 
     def _hand_out(self, stream: str, records: list[tuple[int, Entry]]) -> None:
+        self._host.overhear(stream, records)
         if stream.startswith("store:"):
             self.heard[stream] = records[-1][1].version
             if records[0][1].version == 1:
