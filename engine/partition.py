@@ -197,7 +197,7 @@ class Partition:
         return node_of(await self.lease_holder() or "") or None
 
     async def is_surely_on_duty(self) -> bool:
-        """Return whether this node is on duty, and nobody else can be for the moment."""
+        """Return whether this node is on duty, and no other can be just now. Raises as `Lease.hold`."""
         await trio.lowlevel.checkpoint()
         return self.on_duty
 

@@ -210,8 +210,11 @@ class SharedPartition(Partition):
         return await self._lease.holder()
 
     async def is_surely_on_duty(self) -> bool:
-        """See `Partition.is_surely_on_duty`: the lease is renewed."""
-        return self.on_duty and await self._hold() and self.on_duty
+        """See `Partition.is_surely_on_duty`: the lease is renewed, or this is the end of the duty."""
+        if self.on_duty and not await self._lease.hold(LEASE_S) and self._duty is not None:
+            self._duty.cancel()
+            return False
+        return self.on_duty
 
     async def _hold(self) -> bool:
         try:

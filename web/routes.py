@@ -179,7 +179,7 @@ def operations() -> Json:
     ):
         paths[f"/v1/ops/{name}"] = {"get": _read("ops", name, text, [], {"200": json_answer("Object", text)})}
     for verb, text in (("replay", "Try a parked record again"), ("skip", "Pass over a parked record")):
-        responses = {"200": json_answer("Object", "Done"), **errors(422)}
+        responses = {"200": json_answer("Object", "Done"), **errors(422, 504)}
         operation = _read("ops", verb, text, in_path(["id"]), responses)
         operation["security"] = [{"bearer": []}, {"cookie": []}]
         paths[f"/v1/ops/parked/{{id}}/{verb}"] = {"post": operation}
