@@ -23,6 +23,10 @@ class SavedState(NamedTuple):
     deadline_ms: int | None
 
 
+PARTITIONS_MAX = 1024
+"""Of a shared log. An id of a parked record there says by its remainder which partition it is of."""
+
+
 class Parked(NamedTuple):
     """A record that a reaction gave up on, or that stands behind one in its stream."""
 

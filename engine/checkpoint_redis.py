@@ -35,7 +35,7 @@ from typing import Any
 import msgspec
 
 from engine.answers import Answer, Known
-from engine.checkpoint import Moment, Parked, SavedState
+from engine.checkpoint import PARTITIONS_MAX, Moment, Parked, SavedState
 from engine.checkpoint_scripts import ADD_TASK, CHANGE, FINISH, KNOWN, PARK, READ, SAVE
 from engine.errors import LogAway
 from engine.log.redis_asking import Gone, good
@@ -46,7 +46,6 @@ from engine.witnesses import Witnesses
 
 CALL_BYTES = 256 << 10
 """States and answers that one script takes over: nobody else is served meanwhile."""
-PARTITIONS_MAX = 1024
 
 _pack = msgspec.msgpack.encode
 _unpack_answer = msgspec.msgpack.Decoder(Answer).decode

@@ -127,6 +127,17 @@ class Stopping(Unavailable):
     retry_after_s = 2
 
 
+class NotTaken(Unavailable):
+    """The node that was asked did not take it; nothing happened."""
+
+
+class Renewed(Stopping):
+    """What was followed begins anew, as its stream is read from the log again: come back with the cursor.
+
+    Unlike a plain `Stopping`, the node goes on.
+    """
+
+
 class Unreachable(Unavailable):
     """The target outside cannot be reached, or takes nothing just now."""
 

@@ -48,6 +48,8 @@ class Feed:
     `head` is the version of the stream's last durable record, `UNKNOWN` until `prime` says where the stream
     stands.
 
+    `ended` is what subscriptions are told once it is closed.
+
     `listeners` are called, without a task switch, when something was published or the feed closes; they may
     only take note of it.
 
@@ -69,7 +71,7 @@ class Feed:
         self._frames_max = frames_max
         self._bytes_max = bytes_max
         self._changed: trio.Event | None = None
-        self._closed = False
+        self.ended: type[Stopping] | None = None
         self._metrics = metrics
 
     def prime(self, head: int) -> None:
@@ -142,14 +144,14 @@ class Feed:
         self.bytes = 0
         self.low = self.head
 
-    def close(self) -> None:
-        """End every subscription; their next `take` or `wait` raises `Stopping`."""
-        self._closed = True
+    def close(self, why: type[Stopping] = Stopping) -> None:
+        """End every subscription; their next `take` or `wait` raises `why`."""
+        self.ended = self.ended or why
         self._wake()
 
     @property
     def closed(self) -> bool:
-        return self._closed
+        return self.ended is not None
 
     async def wait_changed(self) -> None:
         """Sleep until something is published or the feed closes."""
@@ -226,11 +228,12 @@ class Subscription:
         Raises:
             Lagging: the ring has moved past this subscriber.
             Stopping: the node is going down and everything published was taken.
+            Renewed: the feed ends, and another begins in its place; everything published was taken.
         """
         feed = self._feed
         if self.version == feed.head:
-            if feed.closed:
-                raise Stopping
+            if feed.ended is not None:
+                raise feed.ended
             return []
         if self.version < feed.low:
             self._metrics.lagging.inc()
@@ -245,12 +248,12 @@ class Subscription:
         """Sleep until there is something to take; returns at once when there is.
 
         Raises:
-            Stopping: as `take`.
+            Stopping, Renewed: as `take`.
         """
         feed = self._feed
         while self.version == feed.head:
-            if feed.closed:
-                raise Stopping
+            if feed.ended is not None:
+                raise feed.ended
             await feed.wait_changed()
 
     def close(self) -> None:

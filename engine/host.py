@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +25,7 @@ class Host(Protocol):
     epoch: str
     log: Log
     metrics: Metrics
+    counts: Counter[str]
 
     def appending(self, stream: str) -> None: ...
 

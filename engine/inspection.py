@@ -65,7 +65,32 @@ def statistics(node: Host) -> dict[str, Any]:
         "deadlines": len(node.timers),
         "topic_lag": node.topics.lag_known(),
         "log": log,
+        "partitions": partitions(node),
     }
+
+
+def partitions(node: Host) -> list[dict[str, float]]:
+    """Return the numbers of each partition, as `engine.metrics.PARTITION` names them."""
+    rows = []
+    for one in node.partitions:
+        log = one.log.statistics()
+        behind = [one.log.head - runner.position for runner in one.runners if runner is not node.history]
+        rows.append(
+            {
+                "head": one.log.head,
+                "first": one.log.first,
+                "lag": max(behind, default=0),
+                "on_duty": one.on_duty,
+                "away": log.get("away", False),
+                "silent_seconds": log.get("silent_s", 0.0),
+                "epochs": one.counts["epochs"],
+                "healed": log.get("healed", 0),
+                "conflicts": one.counts["conflicts"],
+                "given_up": one.counts["given_up"],
+                "in_doubt": log.get("in_doubt", 0),
+            }
+        )
+    return rows
 
 
 def _lags(node: Host) -> Iterator[tuple[Consumer, int]]:
@@ -108,20 +133,21 @@ def reactions(node: Host) -> list[dict[str, Any]]:
 
 def parked(node: Host) -> list[dict[str, Any]]:
     """Return the records that reactions gave up on, each with its error and envelope."""
-    return [
-        {
-            "id": parked.id,
-            "reaction": parked.reaction,
-            "stream": parked.stream,
-            "version": parked.version,
-            "error": parked.error,
-            "attempts": parked.attempts,
-            "at_ms": parked.at_ms,
-            "envelope": msgspec.Raw(parked.body),
-        }
-        for runner in node.runners
-        for parked in runner.parked
-    ]
+    return [show_parked(parked) for runner in node.runners for parked in runner.parked]
+
+
+def show_parked(parked: Parked) -> dict[str, Any]:
+    """Return what operators see of a parked record."""
+    return {
+        "id": parked.id,
+        "reaction": parked.reaction,
+        "stream": parked.stream,
+        "version": parked.version,
+        "error": parked.error,
+        "attempts": parked.attempts,
+        "at_ms": parked.at_ms,
+        "envelope": msgspec.Raw(parked.body),
+    }
 
 
 def find_parked(node: Host, id: int) -> tuple[Consumer, Parked]:

@@ -7,6 +7,11 @@ from typing import Protocol
 import trio
 
 
+def node_of(holder: str) -> str:
+    """Return the name of the node that is a holder of leases: a node that starts again is another holder."""
+    return holder.rpartition(".")[0] or holder
+
+
 class Lease(Protocol):
     """One partition's lease, as one node has it."""
 
@@ -16,6 +21,9 @@ class Lease(Protocol):
         Raises:
             Unavailable: nobody can say.
         """
+
+    async def holder(self) -> str | None:
+        """Return who has it now, `None` when nobody does. Raises as `hold`."""
 
     async def release(self) -> None:
         """Let others have it at once. Raises as `hold`."""
@@ -43,6 +51,11 @@ class MemoryLease:
             return False
         holder.node, holder.until_s = self._node, now_s + seconds
         return True
+
+    async def holder(self) -> str | None:
+        await trio.lowlevel.checkpoint()
+        holder = self._holder
+        return holder.node if trio.current_time() < holder.until_s else None
 
     async def release(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -36,6 +36,8 @@ return 1
 
 RELEASE = script("if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 1")
 
+HOLDER = script("return redis.call('GET', KEYS[1])", "no-writes")
+
 COUNT = script(
     """
 local now = tonumber(redis.call('TIME')[1])
@@ -54,13 +56,13 @@ class Leases:
         self.holder = holder
         self.held: set[int] = set()
         self.nodes = 1
-        self._log = log
+        self.log = log
         self._counted_s = -COUNT_S
 
     @property
     def share(self) -> int:
         """How many partitions this node may hold."""
-        return math.ceil(len(self._log.partitions) / max(1, self.nodes))
+        return math.ceil(len(self.log.partitions) / max(1, self.nodes))
 
     async def count(self, there: str = "1") -> None:
         """Say that this node is there (`0`: that it goes), and learn how many there are."""
@@ -73,8 +75,8 @@ class Leases:
 
     async def run(self, number: int, text: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """Run a script at a partition's server."""
-        return await self._log.ask(
-            partial(self._log.asking.ask, number, lambda line: good(line.run(text, [(keys, arguments)])[0]))
+        return await self.log.ask(
+            partial(self.log.asking.ask, number, lambda line: good(line.run(text, [(keys, arguments)])[0]))
         )
 
 
@@ -105,6 +107,11 @@ class RedisLease:
         if not mine:
             leases.held.discard(number)
         return mine
+
+    async def holder(self) -> str | None:
+        """See `Lease.holder`."""
+        found = await self._leases.run(self._number, HOLDER, self._keys, ())
+        return found.decode() if found else None
 
     async def release(self) -> None:
         """See `Lease.release`."""

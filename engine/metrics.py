@@ -29,7 +29,7 @@ GAUGES = {
     "log_head": "Position of the last durable record",
     "log_first": "Position of the oldest record kept",
     "log_bytes": "Bytes of the log on disk",
-    "log_writable": "1 when appends are taken, 0 when the disk is full",
+    "log_writable": "1 when appends are taken, 0 when the disk is full or Redis is away",
     "checkpoint_position": "Log position of the last checkpoint",
     "reaction_lag": "Records that the slowest reaction has still to look at",
     "history_lag": "Records that are not in the history yet",
@@ -41,6 +41,27 @@ GAUGES = {
 }
 """Name (without the prefix `onda_`) -> help, for values that `Node.statistics()` returns under the same
 names.
+"""
+
+
+PARTITION = {
+    "head": ("gauge", "Position of the last durable record that is known here"),
+    "first": ("gauge", "Position of the oldest record kept"),
+    "lag": (
+        "gauge",
+        "Records that the slowest reaction has still to look at, 0 where another node is on duty",
+    ),
+    "on_duty": ("gauge", "1 at the node that runs its reactions and takes its checkpoints"),
+    "away": ("gauge", "1 while its log in Redis takes nothing, so commands are refused"),
+    "silent_seconds": ("gauge", "Since Redis last said something of it"),
+    "epochs": ("counter", "New epochs: acknowledged records were lost, or may have been"),
+    "healed": ("counter", "Records that were read, as no message of them had come"),
+    "conflicts": ("counter", "Appends decided again, as another node was faster"),
+    "given_up": ("counter", "Turns whose commands were told to try later, after too many conflicts in a row"),
+    "in_doubt": ("counter", "Appends whose answer was lost, and that were asked again"),
+}
+"""Name (without the prefix `onda_partition_`) -> kind and help, of what `inspection.partitions` returns. The
+only label is the number of the partition; with the write-ahead log there is just the one.
 """
 
 
@@ -200,4 +221,14 @@ class Metrics:
         """Return the text that Prometheus reads, with the gauges as in `statistics`."""
         for name, gauge in self._gauges.items():
             gauge.set(statistics[name])
-        return generate_latest(self.registry)
+        return generate_latest(self.registry) + _render_partitions(statistics["partitions"])
+
+
+def _render_partitions(rows: Sequence[Mapping[str, float]]) -> bytes:
+    """Return the text for `PARTITION`: written out, as there may be a thousand of each."""
+    lines = []
+    for name, (kind, text) in PARTITION.items():
+        full = f"onda_partition_{name}{'_total' if kind == 'counter' else ''}"
+        lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}"]
+        lines += [f'{full}{{partition="{number}"}} {float(row[name])}' for number, row in enumerate(rows)]
+    return ("\n".join(lines) + "\n").encode()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from engine import codec, inspection
+from engine import codec, inspection, operating
 from engine.actor import Actor
 from engine.answers import Answer
 from engine.clock import Clock
@@ -36,7 +36,7 @@ from engine.metrics import Metrics
 from engine.partition import Ground, Partition, open_partition
 from engine.publishing import Message, Placed
 from engine.reactions import Consumer, Reaction
-from engine.records import Cursor, split_stream
+from engine.records import Cursor, Entry, split_stream
 from engine.sweep import Sweep
 from engine.task_index import TaskIndex
 from engine.timers import Timers
@@ -47,6 +47,8 @@ if TYPE_CHECKING:  # SQLAlchemy takes its time to load
     from engine.history.keeper import Keeper
 
 T = TypeVar("T")
+Overhear = Callable[[str, Sequence[tuple[int, Entry]]], None]
+"""Takes records of one stream, with their positions; it must not raise."""
 
 logger = logging.getLogger("onda.node")
 
@@ -77,10 +79,12 @@ class Node:
             first.tail,
             first.upkeep,
         )
+        self.cluster = grounds[0].cluster
         self.methods: list[str] = []  # of payment, that a guest can choose
         self.redis_up: Callable[[], bool] = lambda: False
         self.draining = False
         self.history: Keeper | None = None
+        self.overheard: list[Overhear] = []
         self.sweep = Sweep(self)
         self.topics = Topics(self)
         self.tasks = TaskIndex(self)
@@ -250,9 +254,13 @@ class Node:
         return True
 
     def loaded_version(self, stream: str) -> int | None:
-        """Return the version of a stream's state in memory; `None` when it is not there (nor changing)."""
+        """Return the version of a stream's state in memory, or, with a shared log, the last one that was
+        heard; `None` when there is none, so it has not changed while this partition has known all of it.
+        """
         actor = self.actors.get(stream)
-        return actor.version if actor is not None and actor.loaded else None
+        if actor is not None and actor.loaded:
+            return actor.version
+        return self.partition_of(stream).heard.get(stream)
 
     async def examine(self, stream: str, look: Callable[[Any, int], T]) -> T:
         """Return what `look` makes of a stream's durable state and its version; it must not change or keep
@@ -291,12 +299,12 @@ class Node:
         return inspection.parked(self)
 
     async def replay_parked(self, id: int) -> None:
-        """Handle a parked record again, and then those behind it; see `inspection.resume_parked`."""
-        await inspection.resume_parked(self, id, skip=False)
+        """Handle a parked record again, and then those behind it; see `operating.settle`."""
+        await operating.settle(self, id, skip=False)
 
     async def skip_parked(self, id: int) -> None:
         """Give up on a parked record for good, and handle those behind it; see `replay_parked`."""
-        await inspection.resume_parked(self, id, skip=True)
+        await operating.settle(self, id, skip=True)
 
     # What actors, reactions, members of groups and upkeep call
 
@@ -309,6 +317,11 @@ class Node:
     def note_store(self, stream: str) -> None:
         """Take note of a store that was made."""
         self._stores.add(stream)
+
+    def overhear(self, stream: str, records: Sequence[tuple[int, Entry]]) -> None:
+        """Tell those in `overheard` what was appended to a shared log, by whichever node."""
+        for hear in self.overheard:
+            hear(stream, records)
 
     def arm(self, stream: str, due_ms: int | None) -> None:
         self.timers.arm(stream, due_ms)
@@ -324,6 +337,7 @@ class Node:
         """Replay what is on disk, then start every task."""
         self.nursery = nursery
         self.history = history
+        operating.answer_others(self)
         for partition in self.partitions:
             await partition.start(nursery, reactions, history)
         nursery.start_soon(self._run_background)
@@ -336,6 +350,8 @@ class Node:
                 for partition in self.partitions:
                     nursery.start_soon(partition.run)
                 nursery.start_soon(self.timers.run)
+                if self.cluster is not None:
+                    nursery.start_soon(self.cluster.run)
                 nursery.start_soon(self.sweep.run)
 
     async def _watch_log(self, log: Log) -> None:

@@ -10,8 +10,9 @@ An actor asks its partition for all that it needs; what belongs to the whole nod
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
 
@@ -22,29 +23,33 @@ from engine.clock import Clock
 from engine.config import Config
 from engine.errors import Stopping
 from engine.feed import Feed
-from engine.lease import Lease
+from engine.lease import Lease, node_of
 from engine.log import Log
 from engine.mailbox import Committed
 from engine.metrics import Metrics
 from engine.onward import watch_over
 from engine.reactions import Consumer, Reaction, Runner, place_of
-from engine.records import Cursor
+from engine.records import Cursor, Entry
 from engine.replay import rebuild, replay
 from engine.supervisor import supervise
 from engine.tail import Tail
 from engine.upkeep import Upkeep
+
+if TYPE_CHECKING:  # redis-py takes its time to load
+    from engine.cluster_redis import Cluster
 
 logger = logging.getLogger("onda.node")
 
 
 class Ground(NamedTuple):
     """What a partition stands on. `lease`: by which one of several nodes holds it; `None`: there is one
-    node.
+    node. `cluster`: the way to the others, the same for every partition.
     """
 
     log: Log
     checkpoint: Checkpoint
     lease: Lease | None = None
+    cluster: Cluster | None = None
 
 
 class Host(Protocol):
@@ -60,10 +65,14 @@ class Host(Protocol):
 
     def note_store(self, stream: str) -> None: ...
 
+    def overhear(self, stream: str, records: Sequence[tuple[int, Entry]]) -> None: ...
+
 
 class Partition:
     """See `engine.log` for what a partition of a log is. `config`: the settings, with the bounds of memory
-    that are this partition's part; `on_duty`: checkpoints, deadlines and reactions are this node's.
+    that are this partition's part; `on_duty`: checkpoints, deadlines and reactions are this node's; `counts`
+    is for operators: `conflicts`, `given_up` (commands' turns, after too many of these), `epochs`; `heard`:
+    versions of stores that other nodes appended to; `gaps`: how often what they appended was not all heard.
     """
 
     def __init__(self, host: Host, config: Config, log: Log, checkpoint: Checkpoint) -> None:
@@ -74,6 +83,9 @@ class Partition:
         self.checkpoint = checkpoint
         self.epoch = log.epoch
         self.on_duty = True
+        self.counts: Counter[str] = Counter()
+        self.heard: dict[str, int] = {}
+        self.gaps = 0
         self.actors: dict[str, Actor] = {}
         self.feeds: dict[str, Feed] = {}
         self.runners: list[Consumer] = []
@@ -174,6 +186,20 @@ class Partition:
         """Forget an idle actor that is complete in the checkpoint; its ring stays for a while."""
         del self.actors[actor.stream]
         self._scopes.pop(actor.stream).cancel()
+
+    async def lease_holder(self) -> str | None:
+        """Return who has the lease by which one of several nodes is on duty. Raises as `Lease.holder`."""
+        await trio.lowlevel.checkpoint()
+        return None
+
+    async def node_on_duty(self) -> str | None:
+        """Return the name of the node on duty, `None` when there is none. Raises as `Lease.holder`."""
+        return node_of(await self.lease_holder() or "") or None
+
+    async def is_surely_on_duty(self) -> bool:
+        """Return whether this node is on duty, and no other can be just now. Raises as `Lease.hold`."""
+        await trio.lowlevel.checkpoint()
+        return self.on_duty
 
     async def finish(self) -> None:
         """Take the last checkpoint; mailboxes are empty, and what `run` runs has ended."""

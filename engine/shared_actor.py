@@ -312,8 +312,10 @@ class SharedActor(Actor):
         if isinstance(error, Conflict):
             self._tries += 1
             self._host.metrics.conflicts.inc()
+            self._host.counts["conflicts"] += 1
             if self._tries > TRIES_MAX:
                 self._tries = 0
+                self._host.counts["given_up"] += 1
                 self._fail(turn, Overloaded)
             else:
                 turn.deciding = None

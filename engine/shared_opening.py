@@ -6,6 +6,7 @@ import os
 from contextlib import AsyncExitStack
 
 from engine.checkpoint_redis import RedisCheckpoint
+from engine.cluster_redis import Cluster
 from engine.config import Config
 from engine.lease_redis import Leases, RedisLease
 from engine.log.redis_shared import open_redis_log
@@ -31,9 +32,11 @@ async def open_shared(config: Config, stack: AsyncExitStack) -> list[Ground]:
     stack.push_async_callback(witnesses.save, log.partitions)
     holder = f"{config.node_id}.{os.urandom(4).hex()}"  # a node that starts again is another one
     leases = Leases(log, holder)
+    cluster = Cluster(leases)
+    await cluster.join()  # nobody comes in with a token that was revoked
     grounds = []
     for number, partition in enumerate(log.partitions):
         checkpoint = RedisCheckpoint(log, number, holder, witnesses)
         await checkpoint.refresh()
-        grounds.append(Ground(partition, checkpoint, RedisLease(leases, number)))
+        grounds.append(Ground(partition, checkpoint, RedisLease(leases, number), cluster))
     return grounds

@@ -23,7 +23,7 @@ import trio
 
 from engine.actor import Actor
 from engine.config import Config
-from engine.errors import CursorUnusable, LogAway, Unavailable
+from engine.errors import CursorUnusable, LogAway, Renewed, Unavailable
 from engine.feed import Feed
 from engine.log import SharedLog
 from engine.mailbox import Committed
@@ -151,8 +151,11 @@ class SharedPartition(Partition):
                 self._followed = found[-1][0]
 
     def _hand_out(self, stream: str, records: list[tuple[int, Entry]]) -> None:
-        if records[0][1].version == 1 and stream.startswith("store:"):
-            self._host.note_store(stream)
+        self._host.overhear(stream, records)
+        if stream.startswith("store:"):
+            self.heard[stream] = records[-1][1].version
+            if records[0][1].version == 1:
+                self._host.note_store(stream)
         if self._tailing:
             self.upkeep.changing(stream)
             for position, entry in records:
@@ -163,7 +166,7 @@ class SharedPartition(Partition):
         if actor is None:
             feed = self.feeds.pop(stream, None)  # its ring would have a hole
             if feed is not None:
-                feed.close()
+                feed.close(Renewed)
             if not self._tailing:
                 return
             actor = self.actor(stream)
@@ -174,10 +177,11 @@ class SharedPartition(Partition):
         logger.error("a new epoch begins, everything is read again: %s after %s", self.log.epoch, self.epoch)
         self._note_old(self.epoch)
         self.epoch = self.log.epoch
+        self.counts["epochs"] += 1
         self._followed = self.log.head
         self._begin_duty_anew()
         for stream in [stream for stream in self.feeds if stream not in self.actors]:
-            self.feeds.pop(stream).close()
+            self.feeds.pop(stream).close(Renewed)
         for actor in self.actors.values():
             assert isinstance(actor, SharedActor)
             self.renew_feed(actor)
@@ -187,7 +191,7 @@ class SharedPartition(Partition):
 
     def renew_feed(self, actor: Actor) -> None:
         """End an actor's feed: those who follow it come back, and are told where to start."""
-        actor.feed.close()
+        actor.feed.close(Renewed)
         actor.feed = self.new_feed(actor.stream)
 
     # What others have shown to somebody who comes here
@@ -257,6 +261,17 @@ class SharedPartition(Partition):
         except Unavailable as error:
             logger.info("the lease runs out by itself: %s", error)
 
+    async def lease_holder(self) -> str | None:
+        """See `Partition.lease_holder`."""
+        return await self._lease.holder()
+
+    async def is_surely_on_duty(self) -> bool:
+        """See `Partition.is_surely_on_duty`: the lease is renewed, or this is the end of the duty."""
+        if self.on_duty and not await self._lease.hold(LEASE_S) and self._duty is not None:
+            self._duty.cancel()
+            return False
+        return self.on_duty
+
     async def _hold(self) -> bool:
         try:
             return await self._lease.hold(LEASE_S)
@@ -265,6 +280,8 @@ class SharedPartition(Partition):
 
     def _begin_duty_anew(self) -> None:
         """What is known of the partition has a hole: read again what a node on duty has to know."""
+        self.heard.clear()
+        self.gaps += 1
         if self._duty is not None:
             self._duty.cancel()
 

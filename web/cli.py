@@ -115,11 +115,14 @@ def sandbox_pg(file: str | None, **options: Any) -> None:
 @click.option("--sub", default="", help="Who it is; the user's id for the role user.")
 @click.option("--ttl", default="12h", help="How long it is good: 90s, 30m, 12h, 400d.")
 @click.option("--revoke", metavar="TOKEN", help="Make a token count no more, instead of printing one.")
+@click.option("--log", "log_url", metavar="URL", help="Redis that has the log of several nodes.")
 @_data
 @_file
-def token(file: str | None, data: str | None, revoke: str | None, ttl: str, **claims: str) -> None:
-    """Print a token, or revoke one."""
-    settings = _load(file, data=data)
+def token(
+    file: str | None, data: str | None, log_url: str | None, revoke: str | None, ttl: str, **claims: str
+) -> None:
+    """Print a token, or revoke one: with --log at every node of it."""
+    settings = _load(file, data=data, log_url=log_url)
     if revoke:
         cli_token.revoke(settings, revoke)
     else:

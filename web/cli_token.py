@@ -47,10 +47,12 @@ def read_time(text: str) -> int:
 
 
 def revoke(config: Config, token: str) -> None:
-    """Put a token on the list of those that count no more; a running server follows it.
+    """Put a token on the list of those that count no more; a running server follows it, and with a shared log
+    every node does.
 
     Raises:
         ConfigError: this is no token of ours.
+        LogAway, LogFailed: the shared log does not take it: it still counts.
     """
     folder = Path(config.data)
     try:
@@ -58,5 +60,10 @@ def revoke(config: Config, token: str) -> None:
     except Problem as error:
         raise ConfigError(error.detail) from None
     assert identity.expires_ms is not None
-    add_revoked(folder / "revoked", identity.token_id, identity.expires_ms, SystemClock().now_ms())
+    if config.log_url:
+        from engine import cluster_redis  # here, as redis-py takes its time to load
+
+        cluster_redis.revoke(config.log_url, identity.token_id, identity.expires_ms)
+    else:
+        add_revoked(folder / "revoked", identity.token_id, identity.expires_ms, SystemClock().now_ms())
     print(f"revoked {identity.by} ({identity.token_id})")

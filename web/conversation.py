@@ -13,7 +13,8 @@ From the server, per feed first one of
 then `{"op":"event","feed","event":<envelope>}`, and `{"op":"cursor","feed","cursor"}` where `types` left some
 out; `{"op":"unsubscribed","feed"}`; for a command `{"op":"answer","ref","replayed","pending","body"}`, whose
 body is that of the HTTP answer; for what fails `{"op":"error","ref","code","detail"}`; `{"op":"pong","ref"}`;
-every 15 s `{"op":"ping","time","node"}`; and before the server closes `{"op":"bye","reason","retry_ms"}`.
+every 15 s, and at once when that changes, `{"op":"ping","time","node"}`, with `"writable":false` while no
+commands are taken; and before the server closes `{"op":"bye","reason","retry_ms"}`.
 
 Nothing is queued for a client: each feed is a cursor, and sending waits for the client under the transport's
 deadline.
@@ -33,7 +34,7 @@ from engine import Subscription
 from engine.domain.times import to_text
 from engine.errors import Crashed, Lagging, Malformed, OndaError, Stopping
 from web import commands, wire
-from web.ending import Ending
+from web.ending import Ending, reason_of
 from web.messages import Problem
 from web.outcomes import Refusal
 from web.reading import read_cursor
@@ -47,7 +48,7 @@ MESSAGE_BYTES_MAX = (1 << 20) + 4096
 COMMANDS_MAX = 8
 """Commands of one connection under way at once; a further one is not read before one of them is answered."""
 
-CLOSE_CODES = {"shutdown": 1012, "lagging": 4008, "unauthorized": 4401}
+CLOSE_CODES = {"shutdown": 1012, "redis": 1012, "lagging": 4008, "unauthorized": 4401}
 """Reason of a `bye` -> close code. After 1012 and 4008 return with the cursors, after 4401 with a token."""
 
 
@@ -113,10 +114,12 @@ class Conversation:
         ping_s = self._site.config.ping_s or math.inf
         node = self._site.node
         while (reason := ending.reason()) is None:
-            await ending.wait(trio.sleep_forever, trio.current_time() + ping_s)
+            if not ending.news:
+                await ending.wait(trio.sleep_forever, trio.current_time() + ping_s)
             if ending.reason() is None:
-                now = to_text(node.clock.now_ms())
-                await self._send(f'{{"op":"ping","time":"{now}","node":"{node.node_id}"}}')
+                ending.news = False
+                now, standing = to_text(node.clock.now_ms()), wire.standing(self._site.writable)
+                await self._send(f'{{"op":"ping","time":"{now}","node":"{node.node_id}"{standing}}}')
         await self._bye(reason, nursery)
 
     async def _take(self, text: str | bytes, nursery: trio.Nursery) -> None:
@@ -204,8 +207,8 @@ class Conversation:
                     await subscription.wait()
             except Lagging:
                 await self._bye("lagging", nursery)
-            except Stopping:
-                await self._bye("shutdown", nursery)
+            except Stopping as end:
+                await self._bye(reason_of(type(end)), nursery)
 
     async def _send(self, text: str) -> None:
         async with self._sending:

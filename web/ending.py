@@ -8,22 +8,30 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from engine.errors import Renewed, Stopping
 from web.site import Site
 from web.tokens import Identity
+
+
+def reason_of(end: type[Stopping]) -> str:
+    """Return the reason of a `bye` for what a subscription was told at its end."""
+    return "redis" if issubclass(end, Renewed) else "shutdown"
 
 
 class Ending:
     """Watches over one open stream; `close` it when the stream is over.
 
-    `at`: when it has to end (trio's time; `math.inf`: never). `wake` is called when that is now.
+    `at`: when it has to end (trio's time; `math.inf`: never). `news`: the client is to be told at once, by a
+    ping, whether commands are taken. `wake` is called when there is such news, and when `at` is now.
     """
 
-    __slots__ = ("_expire_at", "_revoked", "_site", "_who", "at", "wake")
+    __slots__ = ("_expire_at", "_revoked", "_site", "_who", "at", "news", "wake")
 
     def __init__(self, site: Site, who: Identity, rotate_s: float = 0.0) -> None:
         self._site = site
         self._who = who
         self._revoked = False
+        self.news = not site.writable
         self.wake: Callable[[], None] | None = None
         now_s = trio.current_time()
         self.at = now_s + rotate_s * random.uniform(0.9, 1.1) if rotate_s else math.inf
@@ -35,6 +43,13 @@ class Ending:
         revoked.watch(who.token_id, self._revoke)
         if who.token_id in revoked:  # since it was checked
             self._revoke()
+        site.endings[self] = None
+
+    def tell(self) -> None:
+        """Have the client told whether commands are taken."""
+        self.news = True
+        if self.wake is not None:
+            self.wake()
 
     def _revoke(self) -> None:
         self._revoked = True
@@ -57,4 +72,5 @@ class Ending:
         self.wake = None
 
     def close(self) -> None:
+        self._site.endings.pop(self, None)
         self._site.gate.revoked.unwatch(self._who.token_id, self._revoke)

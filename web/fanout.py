@@ -28,6 +28,7 @@ import trio
 from engine.errors import Lagging
 from engine.feed import Feed
 from web.connection import SEND_BYTES
+from web.ending import reason_of
 from web.http1 import LAST_CHUNK, chunk
 from web.messages import Stream
 from web.poller import UNWATCHED, Poller, make_poller
@@ -273,8 +274,8 @@ class Hub:
                     blocks = to_blocks(frames, group.epoch, group.types)
                     member.pending = memoryview(chunk(b"".join(blocks)))
                     return True
-            elif group.feed.closed and group.version == group.feed.head:
-                reason = "shutdown"
+            elif group.feed.ended is not None and group.version == group.feed.head:
+                reason = reason_of(group.feed.ended)
         if reason is None:
             self._unblock(member)
             group.live.add(member)

@@ -47,6 +47,8 @@ class Follower:
     ) -> None:
         self.feed = feed
         self.status = Status.RECONNECTING
+        self.writable = True
+        """False while the server says that no commands are taken at the moment; then reads go on."""
         self.error: ClientError | None = None
         """Why the last round ended, when that was not in order; a `Refused` needs someone to look at it."""
         self._client = client
@@ -202,6 +204,7 @@ class Follower:
                 return min(field(body, "retry_ms", int) / 1000, BYE_MOST_S)
             case "ping":
                 self._mirror.move(field(body, "cursor", str))  # a loss that nothing else would show
+                self._note_writable(body.get("writable") is not False)
             case _:
                 pass  # an event of a later version of the contract
         return None
@@ -232,6 +235,11 @@ class Follower:
         if self._on_event is not None:
             self._on_event(envelope)
         self._wake()
+
+    def _note_writable(self, writable: bool) -> None:
+        if writable != self.writable:
+            self.writable = writable
+            self._wake()
 
     def _turn(self, status: Status) -> None:
         if status != self.status:

@@ -152,7 +152,7 @@ async def _route(site: Site, request: Request) -> Response:
         case ["events", *rest] | ["api", "events", *rest]:
             return await user_events.events(site, request, rest)
         case ["healthz" | "readyz" | "metrics" as page]:
-            return allow(request, *_READ) or ops.watch(site, page)
+            return allow(request, *_READ) or ops.watch(site, request, page)
         case ["openapi.json"]:
             return allow(request, *_READ) or reference.openapi(request)
         case ["docs"]:

@@ -1,7 +1,8 @@
 """Payments and refunds of every store that somebody may have to look after, and checks that must hold.
 
 Read from the states of the stores. A store that did not change since the last look is not read again; and one
-that is not in memory cannot have changed, so looking does not keep stores in memory that nobody uses.
+that is not in memory has not changed, unless another node was heard to change it, so looking does not keep
+stores in memory that nobody uses.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Money:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._known: dict[str, Findings] = {}
+        self._known: dict[str, tuple[int, Findings]] = {}
 
     async def look(self) -> dict[str, Any]:
         """Return payments and refunds to look after, oldest first, with counts and checks.
@@ -67,11 +68,16 @@ class Money:
         }
 
     async def _of(self, stream: str) -> Findings:
-        known = self._known.get(stream)
-        if known is not None and self._node.loaded_version(stream) in (None, known.version):
+        gaps = self._node.partition_of(stream).gaps
+        before, known = self._known.get(stream, (gaps, None))
+        if (
+            known is not None
+            and before == gaps
+            and self._node.loaded_version(stream) in (None, known.version)
+        ):
             return known
         found = await self._node.examine(stream, lambda state, version: findings(stream, state, version))
-        self._known[stream] = found
+        self._known[stream] = gaps, found
         return found
 
 

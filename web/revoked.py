@@ -1,16 +1,21 @@
 """Revoked tokens: a file of token ids that `onda token --revoke` adds to and a running server follows.
 
 `DATA/revoked` has one line per token: its id, then when it would have ended (ms since 1970). Streams that
-were opened with a revoked token are called back, so that they end at once.
+were opened with a revoked token are called back, so that they end at once. Where several nodes share a log,
+the list is beside the log, and what stands in a node's file is added to it (`engine/cluster_redis.py`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
+
+if TYPE_CHECKING:  # redis-py takes its time to load
+    from engine.cluster_redis import Cluster
 
 POLL_S = 0.5
 """How often a server looks at the file; with the wake-up that follows, a stream ends well within 1 s."""
@@ -19,11 +24,15 @@ POLL_S = 0.5
 class Revoked:
     """The token ids that count no more. Without a file there are none."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, cluster: Cluster | None = None) -> None:
         self._path = path
+        self._cluster = cluster
         self._ids: set[str] = set()
         self._seen: tuple[int, int] | None = None
         self._watchers: dict[str, set[Callable[[], None]]] = {}
+        if cluster is not None:
+            cluster.heard = self.take
+            self.take(cluster.revoked)
         self.load()
 
     def __contains__(self, token_id: str) -> bool:
@@ -42,7 +51,14 @@ class Revoked:
         except FileNotFoundError:
             return
         self._seen = seen
-        new = {line.split()[0] for line in lines if line.strip()} - self._ids
+        listed = dict(line.split()[:2] for line in lines if len(line.split()) > 1)
+        if self._cluster is not None:
+            self._cluster.keep({name: int(end) for name, end in listed.items() if end.isdigit()})
+        self.take(line.split()[0] for line in lines if line.strip())
+
+    def take(self, token_ids: Iterable[str]) -> None:
+        """Let tokens count no more, and call those who watch one that is new."""
+        new = set(token_ids) - self._ids
         self._ids |= new
         for token_id in new & self._watchers.keys():
             for call in list(self._watchers[token_id]):

@@ -134,7 +134,7 @@ class Group:
         if self.version == feed.head:
             self.chunk, self.frames = b"", []
             if feed.closed:
-                self.settling += self.live  # to be told `shutdown`
+                self.settling += self.live  # to be told why
             self.busy = bool(self.settling)
         elif not self.live:
             self.version = feed.head

@@ -27,6 +27,9 @@ _LAST: Json = {
     "description": "As `after`, and before it; empty counts as none",
     "schema": {"anyOf": [{"const": ""}, {"$ref": "#/components/schemas/Cursor"}]},
 }
+_FOR = in_query(
+    "for", "What the node has to be ready for", {"enum": ["commands", "reads"], "default": "commands"}
+)
 _AFTER = in_query("after", "Cursor of the last event seen", {"$ref": "#/components/schemas/Cursor"})
 
 
@@ -163,7 +166,10 @@ def operations() -> Json:
         responses = {"200": json_answer("Health", text), **errors(405)}
         if name == "readyz":
             responses["503"] = json_answer("Health", "Not ready; see `reasons`")
-        health = {"operationId": name, "tags": ["ops"], "summary": text, "responses": responses}
+            responses["400"] = errors(400)["400"]
+        health: Json = {"operationId": name, "tags": ["ops"], "summary": text, "responses": responses}
+        if name == "readyz":
+            health["parameters"] = [_FOR]
         paths[f"/{name}"] = {"get": {**health, "security": []}}
     for name, text in (
         ("streams", "Open streams"),
@@ -173,7 +179,7 @@ def operations() -> Json:
     ):
         paths[f"/v1/ops/{name}"] = {"get": _read("ops", name, text, [], {"200": json_answer("Object", text)})}
     for verb, text in (("replay", "Try a parked record again"), ("skip", "Pass over a parked record")):
-        responses = {"200": json_answer("Object", "Done"), **errors(422)}
+        responses = {"200": json_answer("Object", "Done"), **errors(422, 504)}
         operation = _read("ops", verb, text, in_path(["id"]), responses)
         operation["security"] = [{"bearer": []}, {"cookie": []}]
         paths[f"/v1/ops/parked/{{id}}/{verb}"] = {"post": operation}

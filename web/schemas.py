@@ -116,7 +116,15 @@ SCHEMAS: Json = {
         "description": "An error (RFC 9457); `code` is stable.",
     },
     "Health": _object(
-        {"status": _TEXT, "reasons": {"type": "array", "items": _TEXT}, "node": _TEXT}, "reasons", "node"
+        {
+            "status": _TEXT,
+            "reasons": {"type": "array", "items": _TEXT},
+            "node": _TEXT,
+            "writable": {"type": "boolean"},
+        },
+        "reasons",
+        "node",
+        "writable",
     ),
     "Object": _OBJECT,
     "Objects": {"type": "array", "items": _OBJECT},

@@ -19,6 +19,7 @@ from quart_trio import QuartTrio
 
 from engine import Config
 from engine.errors import ConfigError
+from web import ops
 from web.app import make_app
 from web.connection import BoundedStream, Connection, SecureStream, make_abrupt, tune
 from web.conversation import MESSAGE_BYTES_MAX
@@ -31,6 +32,7 @@ from web.http1 import whole
 from web.lane import Handed, Lane, Pages
 from web.logs import HypercornLogger
 from web.site import Site
+from web.standing import keep_told
 from web.wheel import Wheel
 
 BACKLOG = 1024
@@ -100,6 +102,7 @@ class Server:
         """Accept until told to stop."""
         self._nursery = nursery
         nursery.start_soon(self._wheel.run)
+        nursery.start_soon(keep_told, self.site)
         nursery.start_soon(self._hub.run)
         nursery.start_soon(self._edge.turnstile.run)
         with self._accepting:
@@ -272,6 +275,7 @@ async def open_server(site: Site) -> AsyncIterator[Server]:
     """
     files_max = raise_file_limit(site.config.connections_max)
     tls = _tls_context(site.config)
+    ops.answer_others(site)
     listeners = await _listen(site.config)
     server = Server(site, make_app(site), listeners, files_max, tls)
     async with trio.open_nursery() as nursery:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from engine import MEMORY, Config, Node
 from engine.plugins import is_plugged, load_plugins, plugin_routes
@@ -30,9 +30,17 @@ FEEDS_KNOWN = 8192
 """Feeds whose path is remembered as read: the same ones are asked for again and again."""
 
 
+class Told(Protocol):
+    """What watches over one open stream."""
+
+    def tell(self) -> None:
+        """Have the client told whether commands are taken."""
+
+
 class Site:
     """One running server. `streams` counts the open ones by transport, `watchers` those of progress and
-    `listeners` those of events by user, `ends` those that ended by reason.
+    `listeners` those of events by user, `ends` those that ended by reason. `endings` has one for
+    each that is open, and `writable` is what they were told: whether commands are taken.
     """
 
     def __init__(self, node: Node, config: Config, gate: Gate) -> None:
@@ -48,6 +56,8 @@ class Site:
         self.ends: Counter[str] = Counter()
         self.responses: Counter[int] = Counter()
         self.hints = Throttle(node.clock.now_ms)
+        self.endings: dict[Told, None] = {}
+        self.writable = True
         self.connections = 0
         self.turned_away = 0
 
@@ -71,10 +81,10 @@ def make_site(node: Node, config: Config) -> Site:
         ConfigError: the secret cannot be read or made, or routes of plugins make no sense.
     """
     if config.data == MEMORY:
-        secret, revoked = config.secret or secrets.token_urlsafe(48), Revoked(None)
+        secret, revoked = config.secret or secrets.token_urlsafe(48), Revoked(None, node.cluster)
     else:
         folder = Path(config.data)
-        secret, revoked = load_secret(config.secret, folder), Revoked(folder / "revoked")
+        secret, revoked = load_secret(config.secret, folder), Revoked(folder / "revoked", node.cluster)
     site = Site(node, config, Gate(secret, revoked, node.clock, open_=config.open))
     site.routes = Routes(plugin_routes(load_plugins(config), site))
     return site

@@ -18,7 +18,7 @@ from engine import Cursor
 from engine.domain.times import to_text
 from engine.errors import Lagging, Stopping
 from web import wire
-from web.ending import Ending
+from web.ending import Ending, reason_of
 from web.messages import Headers, Problem, Request, Response
 from web.reading import read_cursor
 from web.site import FeedPath, Site, check_feed, parse_feed
@@ -86,8 +86,8 @@ class EventStream:
                 waiting.extend(self.source.take())
             except Lagging:
                 return self.bye("lagging")
-            except Stopping:
-                return self.bye("shutdown")
+            except Stopping as end:
+                return self.bye(reason_of(type(end)))
             if not waiting:
                 await self.ending.wait(self.source.wait, self._ping_at)
         return b""
@@ -109,11 +109,16 @@ class EventStream:
         return self.ending.reason()
 
     def wants_ping(self) -> bool:
-        return trio.current_time() >= self._ping_at
+        return self.ending.news or trio.current_time() >= self._ping_at
 
     def ping(self) -> bytes:
-        """Return a ping; its cursor is right because nothing that was taken waits to be written."""
-        self._ping_at = trio.current_time() + (self._site.config.ping_s or math.inf)
+        """Return a ping; its cursor is right because nothing that was taken waits to be written.
+
+        One out of turn, with news, leaves the usual ones where they are: spread over time.
+        """
+        self.ending.news = False
+        if (now_s := trio.current_time()) >= self._ping_at:
+            self._ping_at = now_s + (self._site.config.ping_s or math.inf)
         return self._make_ping() if self._make_ping else _usual_ping(self._site, self.source.cursor)
 
     def bye(self, reason: str) -> bytes:
@@ -146,7 +151,9 @@ def _join(waiting: deque[bytes]) -> bytes:
 def _usual_ping(site: Site, cursor: str) -> bytes:
     """Return the usual ping for a client that has everything up to the cursor."""
     now = to_text(site.node.clock.now_ms())
-    data = f'{{"time":"{now}","node":"{site.node.node_id}","cursor":"{cursor}"}}'
+    data = (
+        f'{{"time":"{now}","node":"{site.node.node_id}","cursor":"{cursor}"{wire.standing(site.writable)}}}'
+    )
     return wire.block(data.encode(), event="ping")
 
 

@@ -106,6 +106,8 @@ def ping(site: Site, cursor: str) -> bytes:
     too, past what they were not sent.
     """
     data = {"type": "ping", "serverId": site.node.node_id, "timestamp": site.node.clock.now_ms()}
+    if not site.writable:
+        data["writable"] = False
     return wire.block(msgspec.json.encode(data), id=cursor)
 
 

@@ -83,6 +83,11 @@ def pick_retry_ms(reason: str) -> int:
     return random.randint(*RETRY_MS[reason])
 
 
+def standing(writable: bool) -> str:
+    """Return the field of a ping that says that no commands are taken; nothing while they are."""
+    return "" if writable else ',"writable":false'
+
+
 def feeds_mark(streams: Iterable[str]) -> str:
     """Return what names a set of feeds within a composite cursor, whatever their order."""
     return blake2b("\n".join(sorted(streams)).encode(), digest_size=6).hexdigest()

@@ -84,6 +84,8 @@ class RedisPartition:
         first: position of the oldest one that is kept, as far as is known.
         seen: everything up to this position came in, in order.
         missed: a message came that does not follow what was seen.
+        healed: how many records were read because no message of them had come.
+        answered_s: when Redis last said something of this partition (trio's time).
     """
 
     def __init__(self, number: int, meta: Meta, host: Host) -> None:
@@ -92,6 +94,8 @@ class RedisPartition:
         self.append_bytes_max = APPEND_BYTES_MAX
         self.first = meta.first
         self.missed = False
+        self.healed = 0
+        self.answered_s = trio.current_time()
         self._host = host
         self._kept: list[Record] = []
         self._kept_bytes = 0
@@ -177,6 +181,7 @@ class RedisPartition:
 
     def _taken(self, epoch: str, entries: Sequence[Entry], ids: Sequence[str], answer: list[Any]) -> None:
         """Take note of an answer, whether or not its caller still waits."""
+        self.answered_s = trio.current_time()
         word = answer[0]
         if word == b"gone":
             self._host.fail(Gone(self.number, answer[1].decode()))
@@ -312,6 +317,10 @@ class RedisPartition:
             "first": self.first,
             "seen": self.seen,
             "writable": self.writable,
+            "away": isinstance(self.refusal, LogAway),
+            "healed": self.healed,
+            "in_doubt": self._host.writer.doubts[self.number],
+            "silent_s": trio.current_time() - self.answered_s,
             "failed": self._host.failure is not None,
         }
 
@@ -397,6 +406,7 @@ class RedisPartition:
 
     def compare(self, meta: Meta) -> None:
         """Take over what the partition says of itself; a new epoch starts everything afresh."""
+        self.answered_s = trio.current_time()
         self.first = max(self.first, meta.first)
         if meta.epoch == self.epoch:
             self.head = max(self.head, meta.head)

@@ -180,6 +180,7 @@ class RedisLog:
                 continue  # heard meanwhile
             if records and partition.take(records):
                 self.healed += len(records)
+                partition.healed += len(records)
             elif records and records[0].position > seen + 1 and now.first > seen + 1:
                 partition.skip(records[0])
             else:  # what is there does not follow what we saw

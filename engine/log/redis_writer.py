@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
@@ -84,6 +84,7 @@ class Writer:
 
     Attributes:
         asked_again: how many appends had to be.
+        doubts: of how many appends the first answer was lost, by partition.
         trips: how often the thread went out.
     """
 
@@ -106,6 +107,7 @@ class Writer:
         self._room = trio.Event()
         self._idle = trio.Event()
         self.asked_again = 0
+        self.doubts: Counter[int] = Counter()
         self.trips = 0
         self.appends = 0
 
@@ -264,6 +266,7 @@ class Writer:
             self._away[append.partition] = LogAway(refusal.detail)
             if isinstance(answer, Cut) and append.sent_s is None:
                 append.sent_s = trio.current_time()
+                self.doubts[append.partition] += append.entries > 0
         else:
             passing = refusal_of(answer)
             if passing is None:

@@ -11,7 +11,8 @@ Out is a reaction: each event that was made here, in order per user. While Redis
 the log has them anyway. When it is back they wait a little longer, until the other nodes listen again, too.
 
 In, each message becomes an event in its user's stream, so it is durable, and a client that was away gets it,
-too. Pub/sub itself keeps nothing: what others publish while this node has no connection does not reach it.
+too. Pub/sub itself keeps nothing: what others publish while this node has no connection does not reach it. Of
+several nodes on a shared log all hear a message, and one writes it (`sharing.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import logging
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import trio
@@ -44,10 +45,16 @@ from engine.errors import (
 )
 from engine.mailbox import Committed
 from engine.metrics import Metrics
+from engine.node import Overhear
 from engine.parking import backoff_s
+from engine.partition import Partition
 from engine.reactions import Reaction
 from engine.records import stream_name
 from engine.relays.redis import TIMEOUT_S, Away, Door
+from engine.relays.sharing import Heard, Sharing, Taken
+
+if TYPE_CHECKING:
+    from engine.cluster_redis import Cluster
 
 NAME = "redis"
 CHANNEL = "user-events"
@@ -91,9 +98,6 @@ class Outgoing(msgspec.Struct, gc=False):
     origin: str
 
 
-_Taken = tuple[str, ReceiveEvent, str | None]
-"""A message's stream, command and id."""
-
 _decode = msgspec.json.Decoder(Incoming).decode
 
 
@@ -105,9 +109,13 @@ class Host(Protocol):
     clock: Clock
     metrics: Metrics
     redis_up: Callable[[], bool]
+    cluster: Cluster | None
+    overheard: list[Overhear]
 
     @property
     def epoch(self) -> str: ...
+
+    def partition_of(self, stream: str) -> Partition: ...
 
     async def ask_inside(
         self, stream: str, command: Command, *, by: str, id: str | None, cause: str | None
@@ -125,13 +133,17 @@ class UserEvents:
         self._host: Host | None = None
         self._away = False
         self._lost = False  # it was, at least once
-        self._lanes: list[trio.MemorySendChannel[_Taken]] = []
+        self._lanes: list[trio.MemorySendChannel[Heard]] = []
+        self._sharing: Sharing | None = None
         self.reaction = Reaction(NAME, frozenset({EventSent.__name__}), self.publish, _made_here)
 
     def join(self, host: Host) -> None:
         """Become a node's; before its reactions run."""
         self._host = host
         host.redis_up = lambda: self._door.listening_since is not None
+        if host.cluster is not None:
+            self._sharing = Sharing(host, BY, self._give)
+            host.overheard.append(self._sharing.see)
 
     # Out
 
@@ -179,8 +191,8 @@ class UserEvents:
         that share a log are one: each has what another of them took in.
         """
         assert self._host is not None
-        if self._host.config.log_url:
-            return f"{self._host.epoch}."
+        if self._host.cluster is not None:
+            return self._host.cluster.name
         return f"{self._host.epoch}.{self._host.node_id}"
 
     def _count(self, outcome: str) -> None:
@@ -202,9 +214,11 @@ class UserEvents:
         """Listen for ever, connecting again whenever the connection is lost."""
         async with trio.open_nursery() as nursery:
             for _ in range(LANES):
-                lane, messages = trio.open_memory_channel[_Taken](WAITING_MAX)
+                lane, messages = trio.open_memory_channel[Heard](WAITING_MAX)
                 self._lanes.append(lane)
                 nursery.start_soon(self._write_down, messages)
+            if self._sharing is not None:
+                nursery.start_soon(self._sharing.run)
             failures = 0
             while True:
                 began = trio.current_time()
@@ -230,17 +244,28 @@ class UserEvents:
                 logger.warning("a message on %s cannot be read: %s: %.200r", CHANNEL, error, message)
             else:
                 outcome = "own" if read is None else "taken"
-                if read is not None:
-                    await self._lanes[zlib.crc32(read[0].encode()) % LANES].send(read)
+                if read is not None and self._sharing is not None:
+                    await self._sharing.hear(read, len(message))
+                elif read is not None:
+                    await self._give(Heard(read, len(message), mine=True))
         self._metrics.redis_received.labels(outcome).inc()
 
-    async def _write_down(self, messages: trio.MemoryReceiveChannel[_Taken]) -> None:
+    async def _give(self, heard: Heard) -> None:
+        await self._lanes[zlib.crc32(heard.taken.stream.encode()) % LANES].send(heard)
+
+    async def _write_down(self, messages: trio.MemoryReceiveChannel[Heard]) -> None:
         assert self._host is not None
-        async for stream, command, id_ in messages:
+        sharing = self._sharing
+        async for heard in messages:
+            stream, command, key, once = heard.taken
             waited = 0
             while True:
+                if sharing is not None and not sharing.is_mine(stream):
+                    sharing.give_back(heard)
+                    break
                 try:
-                    await self._host.ask_inside(stream, command, by=BY, id=id_, cause=None)
+                    id_, cause = (key, None) if once else (None, key if sharing is not None else None)
+                    await self._host.ask_inside(stream, command, by=BY, id=id_, cause=cause)
                 except Unavailable:
                     await trio.sleep(backoff_s(waited, self._config))
                     waited = min(waited + 1, 8)
@@ -250,6 +275,8 @@ class UserEvents:
                 except OndaError as error:
                     self._metrics.redis_received.labels("refused").inc()
                     logger.warning("an event from Redis for %s is dropped: %s", stream, error)
+                    if sharing is not None:
+                        sharing.drop(heard)
                 break
 
 
@@ -257,8 +284,8 @@ def _made_here(record: Committed) -> bool:
     return isinstance(record.event, EventSent) and not record.event.origin
 
 
-def _read(message: bytes, own: str) -> _Taken | None:
-    """Return a message's stream, command and id; `None` for one of our own.
+def _read(message: bytes, own: str) -> Taken | None:
+    """Return what is to be written of a message; `None` for one of our own.
 
     Raises:
         ValueError: it cannot be read.
@@ -270,7 +297,9 @@ def _read(message: bytes, own: str) -> _Taken | None:
     origin = (read.origin or str(read.data.get("serverId", "")) or "outside")[:200]
     fields = {"event_type": read.eventType, "data": read.data, "origin": origin}
     command = msgspec.convert(fields, ReceiveEvent)
-    return stream, command, _once(f"{origin}/{read.id}") if read.id else None
+    if read.id:
+        return Taken(stream, command, _once(f"{origin}/{read.id}"), once=True)
+    return Taken(stream, command, f"{CHANNEL}.{hashlib.sha256(message).hexdigest()}", once=False)
 
 
 def _once(name: str) -> str:

@@ -108,8 +108,8 @@ class FakeServer:
             for stream in self.streams:
                 stream.put(raw)
 
-    def ping(self, cursor: str | None = None, time: str = "2026-11-20T18:15:30.123Z") -> None:
-        data = json.dumps({"time": time, "node": "n1", "cursor": cursor or self.cursor})
+    def ping(self, cursor: str | None = None, time: str = "2026-11-20T18:15:30.123Z", **more: Any) -> None:
+        data = json.dumps({"time": time, "node": "n1", "cursor": cursor or self.cursor, **more})
         self.send(f"event: ping\ndata: {data}\n\n".encode())
 
     def end_streams(self, bye: dict[str, Any] | None = None) -> None:

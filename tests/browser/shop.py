@@ -30,8 +30,9 @@ STOP_S = 10.0
 class Shop:
     """The demo shop on one port and data folder, over as many lives of its process as a test wants."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *options: str) -> None:
         self.data = data
+        self.options = options
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -42,10 +43,13 @@ class Shop:
 
     def start(self) -> None:
         """Start the server, with as many nodes as `--nodes` says, and wait until it listens."""
-        if not nodes.several():
-            self._start("--port", str(self.port), "--data", str(self.data))
+        if "--log" in self.options or not nodes.several():
+            self._start("--port", str(self.port), "--data", str(self.data), *self.options)
             return
-        each = [self._start("--port", "0", *nodes.options_of(self.data, name)) for name in nodes.names()]
+        each = [
+            self._start("--port", "0", *nodes.options_of(self.data, name), *self.options)
+            for name in nodes.names()
+        ]
         self._front.open(each)
 
     def _start(self, *options: str) -> int:

@@ -145,6 +145,19 @@ def test_pings_keep_a_quiet_stream(page, fake):
     assert fake.count("/stream") == 1
 
 
+def test_a_server_that_takes_no_commands_says_so(page, fake):
+    """Still live, also over a reconnect, but with a reason; until a ping without the word."""
+    page.evaluate("() => void follow()")
+    streaming(fake)
+    fake.ping(writable=False)
+    status(page, "live", "read_only")
+    fake.end_streams(bye={"reason": "rotate", "retry_ms": 10})
+    streaming(fake, 2)
+    status(page, "live", "read_only")
+    fake.ping()
+    status(page, "live")
+
+
 @pytest.mark.parametrize("skip", [True, False])
 def test_holes_and_repeats_never_reach_the_screen(page, fake, skip):
     """A version that does not follow makes the client sync again."""

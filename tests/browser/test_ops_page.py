@@ -8,6 +8,10 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.shop import Shop
+from tests.log.redis_site import ALWAYS, needs_redis
+from tests.relays.redis_server import redis_server
+
 pytestmark = pytest.mark.browser
 
 PARKED = {
@@ -49,6 +53,27 @@ def test_it_says_when_its_figures_are_old_and_comes_back(context, own_shop):
     own_shop.start()
     page.clock.run_for(5_000)
     expect(page.locator(".banner-bad")).to_have_count(0)
+
+
+@needs_redis
+def test_each_node_of_a_shared_log_shows_all_of_them(context, tmp_path):
+    """Reactions say which partition, and which node is on duty for it; streams, where they are."""
+    with redis_server(tmp_path, *ALWAYS) as redis:
+        shops = [Shop(tmp_path / name, "--log", redis.url, "--node-id", name) for name in ("n1", "n2")]
+        try:
+            for shop in shops:
+                shop.start()
+            pages = [context.new_page() for _ in shops]
+            for page, shop in zip(pages, shops, strict=True):
+                page.goto(shop.ops())
+            for page in pages:
+                rows = page.locator(".card-reactions th", has_text=re.compile(r"^\S+ · \d+ · n[12]$"))
+                expect(rows.first).to_be_visible(timeout=30_000)
+                expect(page.locator(".card-streams")).to_contain_text(re.compile(r"store:demo · n\d"))
+                expect(page.locator(".card-parked")).to_contain_text("Nothing is parked")
+        finally:
+            for shop in shops:
+                shop.close()
 
 
 @pytest.mark.parametrize("verb", ["replay", "skip"])

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.shop import Shop
 from tests.browser.test_pages import PHONE, SCREEN, add, open_page, ticket
+from tests.log.redis_site import ALWAYS, needs_redis
+from tests.relays.redis_server import RedisServer, redis_server
 
 pytestmark = pytest.mark.browser
 
 PATIENCE_MS = 20_000
+
+
+@pytest.fixture
+def redis(tmp_path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path, *ALWAYS) as server:
+        yield server
+
+
+@pytest.fixture
+def node_shop(tmp_path, redis) -> Iterator[Shop]:
+    """The demo shop on a log in Redis."""
+    shop = Shop(tmp_path / "data", "--log", redis.url)
+    shop.start()
+    yield shop
+    shop.close()
 
 
 def test_tokens_leave_the_address_and_stay_in_their_tab(context, shop):
@@ -39,6 +58,28 @@ def test_a_token_of_another_shop_is_told_so(context, shop):
     page = context.new_page()
     page.goto(f"{shop.url}/board/other?token={shop.token('owner', store='demo')}")
     expect(page.get_by_role("heading", name="This needs a key")).to_be_visible()
+
+
+@needs_redis
+def test_while_redis_is_away_pages_say_that_no_orders_are_taken(context, guests, node_shop, redis):
+    """The screens stay and say so at once; what is tapped waits, and goes when Redis is back."""
+    shop = node_shop
+    shop.order("1", "cola")
+    board = open_page(context, shop.board())
+    guest = open_page(guests, shop.table("2"), PHONE)
+    redis.stop()
+    for page in (board, guest):
+        expect(page.locator(".banner")).to_contain_text("Orders are not taken at the moment.")
+        expect(page.locator(".chip")).to_have_attribute("data-status", "live")
+        expect(page.locator(".chip-state")).to_have_text("No orders")
+    ticket(board, "1").get_by_role("button", name="Accept").click()
+    expect(board.locator(".chip-unsent")).to_have_text("1 unsent")
+    redis.start()
+    for page in (board, guest):
+        expect(page.locator(".banner")).to_have_count(0)
+        expect(page.locator(".chip-state")).to_have_text("Live")
+    expect(board.locator(".chip-unsent")).to_have_count(0, timeout=PATIENCE_MS)
+    expect(board.locator(".column-new .ticket")).to_have_count(0, timeout=PATIENCE_MS)
 
 
 def test_taps_survive_a_dead_server_and_a_reload(context, guests, own_shop):

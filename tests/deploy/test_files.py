@@ -215,6 +215,55 @@ def test_prometheus_takes_its_files() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+NODES = """
+rule_files: [{rules}]
+evaluation_interval: 5s
+tests:
+  - interval: 5s
+    input_series:
+      - series: 'onda_partition_away{{job="onda", instance="a", partition="0"}}'
+        values: '0x10 1x20'
+      - series: 'onda_partition_away{{job="onda", instance="b", partition="0"}}'
+        values: '0x30'
+      - series: 'onda_partition_on_duty{{job="onda", instance="a", partition="0"}}'
+        values: '1x30'
+      - series: 'onda_partition_on_duty{{job="onda", instance="b", partition="0"}}'
+        values: '0x30'
+      - series: 'onda_partition_on_duty{{job="onda", instance="a", partition="1"}}'
+        values: '1x5 0x25'
+      - series: 'onda_partition_on_duty{{job="onda", instance="b", partition="1"}}'
+        values: '0x30'
+      - series: 'onda_partition_epochs_total{{job="onda", instance="b", partition="7"}}'
+        values: '0x10 1x20'
+    alert_rule_test:
+      - {{eval_time: 30s, alertname: OndaRedisAway}}
+      - {{eval_time: 30s, alertname: OndaNobodyOnDuty}}
+      - {{eval_time: 30s, alertname: OndaEpochBegan}}
+      - eval_time: 80s
+        alertname: OndaRedisAway
+        exp_alerts: [{{exp_labels: {{severity: page, instance: a}}}}]
+      - eval_time: 80s
+        alertname: OndaNobodyOnDuty
+        exp_alerts: [{{exp_labels: {{severity: page, job: onda, partition: "1"}}}}]
+      - eval_time: 80s
+        alertname: OndaEpochBegan
+        exp_alerts: [{{exp_labels: {{severity: page, job: onda, instance: b, partition: "7"}}}}]
+"""
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool")
+def test_alerts_of_several_nodes_fire_when_they_should(tmp_path: Path) -> None:
+    """One node without Redis, a partition that nobody is on duty for, and a new epoch; nothing before."""
+    rules = load("prometheus/alerts.yml")
+    for rule in rules["groups"][0]["rules"]:
+        del rule["annotations"]  # their words are no affair of this test
+    (tmp_path / "alerts.yml").write_text(yaml.safe_dump(rules))
+    (tmp_path / "test.yml").write_text(NODES.format(rules=tmp_path / "alerts.yml"))
+    command = ["promtool", "test", "rules", str(tmp_path / "test.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_prometheus_asks_the_nodes_of_compose() -> None:
     """By the names and the port that they have there, with the job that the rules name."""
     [job] = load("prometheus/prometheus.yml")["scrape_configs"]

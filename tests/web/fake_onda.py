@@ -153,9 +153,10 @@ class FakeOnda:
         await stream.send_all(answer_bytes(200, self.done[key], extra))
         return True
 
-    async def ping(self) -> None:
+    async def ping(self, **more: Any) -> None:
         """Say that everything up to the head has been sent."""
-        await self.say(f'event: ping\ndata: {{"time":"","node":"n","cursor":"{self.cursor()}"}}\n\n')
+        data = json.dumps({"time": "", "node": "n", "cursor": self.cursor(), **more})
+        await self.say(f"event: ping\ndata: {data}\n\n")
 
     async def say(self, block: str) -> None:
         """Send raw text on every open stream."""

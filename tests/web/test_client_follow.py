@@ -152,6 +152,18 @@ async def test_pings_keep_a_stream():
         assert feed.statistics()["streams"] == 1
 
 
+async def test_pings_tell_whether_commands_are_taken():
+    """While the server takes none the follower says so, and goes on."""
+    async with followed() as (fake, feed):
+        await feed.wait(lambda feed: feed.status == "live")
+        assert feed.writable
+        await fake.ping(writable=False)
+        await feed.wait(lambda feed: not feed.writable)
+        assert feed.status == "live"
+        await fake.ping()
+        await feed.wait(lambda feed: feed.writable)
+
+
 async def test_a_ping_that_is_ahead_shows_a_loss():
     """When the last event of all is lost, the next ping tells: its cursor is ahead of what came."""
     async with followed() as (fake, feed):

@@ -17,11 +17,15 @@ async def test_health_and_readiness_need_no_token(shop: Running) -> None:
     """Alive is not ready: who drains, or cannot write, is alive still."""
     async with shop.client() as client:
         assert (await client.get("/healthz")).json() == {"status": "alive"}
-        assert (await client.get("/readyz")).json() == {"status": "ready", "reasons": [], "node": "onda-1"}
+        said = {"status": "ready", "reasons": [], "node": "onda-1", "writable": True}
+        for path in ("/readyz", "/readyz?for=reads", "/readyz?for=commands"):
+            assert (await client.get(path)).json() == said
+        check_problem(await client.get("/readyz?for=fun"), 400, "malformed")
         assert (await client.head("/healthz")).status_code == 200
         await shop.node.stop()
-        draining = await client.get("/readyz")
-        assert (draining.status_code, draining.json()["reasons"]) == (503, ["draining"])
+        for path in ("/readyz", "/readyz?for=reads"):
+            draining = await client.get(path)
+            assert (draining.status_code, draining.json()["reasons"]) == (503, ["draining"])
         assert (await client.get("/healthz")).status_code == 200
 
 
@@ -30,7 +34,9 @@ async def test_a_full_disk_is_not_ready(shop: Running, monkeypatch: pytest.Monke
     monkeypatch.setattr(type(shop.node), "writable", property(lambda _node: False))
     async with shop.client() as client:
         answer = await client.get("/readyz")
+        reads = await client.get("/readyz?for=reads")
     assert (answer.status_code, answer.json()["reasons"]) == (503, ["log not writable"])
+    assert (reads.status_code, reads.json()["reasons"], reads.json()["writable"]) == (200, [], False)
 
 
 async def test_metrics_are_in_the_text_format(shop: Running) -> None:

@@ -118,7 +118,10 @@ export class Client {
     return this.#feed.status;
   }
 
-  /** Why the status is what it is, if there is more to say: `silent`, `late`, `unauthorized`, `not_found`. */
+  /**
+   * Why the status is what it is, if there is more to say: `silent`, `late`, `unauthorized`, `not_found`, and
+   * with `live` `read_only`.
+   */
   get reason() {
     return this.#feed.reason;
   }
@@ -195,7 +198,8 @@ export class Client {
     if (name === "event") this.#arrived(detail.envelope);
     if (name === "sent") this.#acknowledged(detail);
     this.#emitter.emit(name, detail);
-    if (name === "status" && (detail.status === "live" || detail.status === "polling")) this.#queue.poke();
+    if (name !== "status" || detail.reason === "read_only") return;
+    if (detail.status === "live" || detail.status === "polling") this.#queue.poke();
   }
 
   /** @param {{entry: import("./onda/outbox.js").Entry, answer: any}} sent */

@@ -45,7 +45,11 @@ export class Feed {
   replica = new Replica();
   /** @type {import("./link.js").Status} */
   status = "reconnecting";
-  /** Why it is not live: `silent`, `late`, `unauthorized`, `not_found`. @type {string | null} */
+  /**
+   * Why it is not live: `silent`, `late`, `unauthorized`, `not_found`; or, while it is, `read_only`: no
+   * commands are taken at the moment.
+   * @type {string | null}
+   */
   reason = null;
   link;
 
@@ -344,6 +348,7 @@ export class Feed {
       this.#options.emit("reset", { reason: data.reason ?? "snapshot" });
     } else if (type === "ping") {
       this.#options.clock.read(data.time);
+      this.link.writable = data.writable !== false;
       // A ping names the head. One that was not reached by the next ping was lost on the way.
       if (this.#awaited !== null) throw new VersionError(`${this.#awaited} never came`);
       if (data.cursor && data.cursor !== this.replica.cursor) this.#awaited = data.cursor;

@@ -16,6 +16,8 @@ export class Link {
   reachable = false;
   /** Nobody looks: the connection was given back. */
   asleep = false;
+  /** The server takes commands, as far as it has said. */
+  writable = true;
   /** `unauthorized` or `not_found`. @type {string | null} */
   refusal = null;
 
@@ -80,10 +82,9 @@ export class Link {
     if (this.refusal !== null) return ["offline", this.refusal];
     if (this.asleep) return ["paused", null];
     if (this.silent()) return ["offline", "silent"];
-    if (this.streaming) {
-      return this.#silentMs() > this.#watchdogMs * LATE ? ["reconnecting", "late"] : ["live", null];
-    }
-    if (Date.now() - this.#downSince < this.#graceMs) return [this.#everLive ? "live" : "reconnecting", null];
+    const live = /** @type {[Status, string | null]} */ (["live", this.writable ? null : "read_only"]);
+    if (this.streaming) return this.#silentMs() > this.#watchdogMs * LATE ? ["reconnecting", "late"] : live;
+    if (Date.now() - this.#downSince < this.#graceMs) return this.#everLive ? live : ["reconnecting", null];
     return [this.reachable ? "polling" : "reconnecting", null];
   }
 

@@ -6,6 +6,8 @@ import { h, icon } from "../ui/dom.js";
 import { age, ago, money, t, tOr } from "../ui/i18n.js";
 
 const STREAMS_SHOWN = 20;
+/** Of several nodes there are many: each partition has its own. */
+const REACTIONS_SHOWN = 40;
 const SIGNS = /** @type {Record<string, string>} */ ({
   REQUESTED: "cycle",
   UNKNOWN: "help",
@@ -182,9 +184,15 @@ function table(heads, rows) {
 /** @param {Source} source */
 export function reactionsTable(source) {
   const rows = source.pages.reactions?.reactions ?? [];
-  const cells = rows.map((/** @type {any} */ { reaction, position, lag, parked }) => ({
-    key: reaction,
-    cells: [reaction, position, lag, parked],
+  const slowest = [...rows].sort((one, other) => other.parked - one.parked || other.lag - one.lag);
+  const cells = slowest.slice(0, REACTIONS_SHOWN).map((/** @type {any} */ { partition, node, reaction, position, lag, parked }) => ({
+    key: `${partition} ${reaction}`,
+    cells: [
+      partition === undefined ? reaction : `${reaction} · ${partition} · ${node ?? "–"}`,
+      position,
+      lag,
+      parked,
+    ],
   }));
   return section(
     "reactions",
@@ -205,10 +213,10 @@ export function streamsTable(source) {
   );
   const cells = busiest
     .slice(0, STREAMS_SHOWN)
-    .map(({ stream, version, subscribers, waiting, held_down: held }) => ({
-      key: stream,
+    .map(({ node, stream, version, subscribers, waiting, held_down: held }) => ({
+      key: `${node} ${stream}`,
       cells: [
-        stream,
+        node === undefined ? stream : `${stream} · ${node}`,
         version,
         subscribers,
         held ? h("span", { class: "pill pill-closed" }, icon("warning"), t("ops.held")) : waiting,

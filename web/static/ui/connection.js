@@ -14,21 +14,30 @@ const SIGNS = { live: "dot", polling: "cycle", reconnecting: "cycle", offline: "
 /** @param {import("../onda.js").Client} client */
 function look(client) {
   if (client.status === "offline") return "bad";
-  if (client.status !== "live" || client.unsent > 0) return "wary";
+  if (client.status !== "live" || client.reason !== null || client.unsent > 0) return "wary";
   return "good";
 }
 
 /** @param {import("../onda.js").Client} client */
 export function chip(client) {
   const { age, unsent, status } = client;
+  const state = standing(client);
   return h(
     "button",
     { type: "button", class: `chip chip-${look(client)}`, "data-act": "connection", "data-status": status },
     icon(SIGNS[status]),
-    h("span", { class: "chip-state" }, t(`status.${status}`)),
+    h("span", { class: "chip-state" }, t(`status.${state}`)),
     h("span", { class: "chip-age", "data-age": true }, ageText(age)),
     unsent > 0 && h("span", { class: "chip-unsent" }, icon("clock"), t("unsent", { n: unsent })),
   );
+}
+
+/**
+ * The status, but `read_only` where that is what matters: it is live, and takes no orders.
+ * @param {import("../onda.js").Client} client
+ */
+function standing({ status, reason }) {
+  return status === "live" && reason === "read_only" ? reason : status;
 }
 
 /** @param {number | null} age  in ms */
@@ -46,6 +55,14 @@ export function tickChip(client) {
 
 /** What is wrong and what to do, when there is something. @param {import("../onda.js").Client} client */
 export function banner(client) {
+  if (standing(client) === "read_only") {
+    return h(
+      "div",
+      { class: "banner banner-wary", role: "status", key: "banner" },
+      icon("warning"),
+      h("p", null, h("strong", null, t("read-only")), " ", t("read-only-help")),
+    );
+  }
   if (client.status !== "offline" || client.reason === "unauthorized") return null;
   const missing = client.reason === "not_found";
   return h(
@@ -66,7 +83,7 @@ export function banner(client) {
 /** Details for the person who is called when it does not work. @param {import("../onda.js").Client} client */
 export async function showConnection(client) {
   const rows = [
-    [t("connection-state"), t(`status.${client.status}`)],
+    [t("connection-state"), t(`status.${standing(client)}`)],
     [t("connection-heard"), ageText(client.age)],
     [t("connection-version"), client.version ?? client.cursor ?? "–"],
     [t("connection-unsent"), client.unsent],
@@ -74,7 +91,7 @@ export async function showConnection(client) {
   const list = rows.map(([name, value]) => [h("dt", null, name), h("dd", null, value)]);
   const { value } = await ask({
     title: t("connection"),
-    body: [h("dl", { class: "facts" }, list), h("p", null, t(`status-help.${client.status}`))],
+    body: [h("dl", { class: "facts" }, list), h("p", null, t(`status-help.${standing(client)}`))],
     buttons: [
       { value: "retry", label: t("retry"), kind: "plain" },
       { value: "yes", label: t("close"), kind: "primary" },

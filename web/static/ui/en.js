@@ -21,6 +21,7 @@ export const en = {
   "status.reconnecting": "Reconnecting",
   "status.offline": "Offline",
   "status.paused": "Resting",
+  "status.read_only": "No orders",
   "status-help.live": "News arrives at once.",
   "status-help.polling":
     "The live connection does not work, so this screen keeps asking the server. No order is missed, and the live connection comes back by itself.",
@@ -29,6 +30,8 @@ export const en = {
   "status-help.offline":
     "Check this device's Wi‑Fi and the server's power. What you tap is kept on this device and sent once, in order, when the connection is back.",
   "status-help.paused": "It connects again when somebody looks.",
+  "status-help.read_only":
+    "The screen is live, but the server takes no orders at the moment. What you tap is kept on this device and sent once, in order, when it takes them again.",
   heard: ({ n }) => (n < 1 ? "updated now" : `updated ${n} s ago`),
   "never-heard": "no news yet",
   unsent: "{n} unsent",
@@ -40,6 +43,8 @@ export const en = {
   lost: "The connection to the server is lost.",
   "lost-help":
     "You can go on working with what is here: what you tap is kept, and sent when the connection is back. Check the Wi‑Fi.",
+  "read-only": "Orders are not taken at the moment.",
+  "read-only-help": "What you tap is kept, and sent when they are taken again.",
   "not-found": "This shop does not exist.",
   "not-found-help": "Check the address, or set the shop up first.",
   locked: "This needs a key",

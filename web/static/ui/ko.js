@@ -19,6 +19,7 @@ export const ko = {
   "status.reconnecting": "연결 중",
   "status.offline": "연결 끊김",
   "status.paused": "쉬는 중",
+  "status.read_only": "주문 중단",
   "status-help.live": "새 소식이 바로 도착합니다.",
   "status-help.polling":
     "실시간 연결이 되지 않아 서버에 계속 물어보고 있습니다. 주문은 빠짐없이 도착하며, 실시간 연결은 자동으로 돌아옵니다.",
@@ -27,6 +28,8 @@ export const ko = {
   "status-help.offline":
     "이 기기의 Wi‑Fi와 서버 전원을 확인해 주세요. 누른 것은 이 기기에 저장되어 있다가 연결되면 순서대로 한 번만 전송됩니다.",
   "status-help.paused": "화면을 보면 다시 연결됩니다.",
+  "status-help.read_only":
+    "화면은 실시간으로 이어지지만, 서버가 지금은 주문을 받지 못합니다. 누른 것은 이 기기에 저장되어 있다가 다시 받을 수 있게 되면 순서대로 한 번만 전송됩니다.",
   heard: ({ n }) => (n < 1 ? "방금 갱신" : `${n}초 전 갱신`),
   "never-heard": "아직 소식 없음",
   unsent: "전송 대기 {n}",
@@ -38,6 +41,8 @@ export const ko = {
   lost: "서버와 연결이 끊겼습니다.",
   "lost-help":
     "화면의 내용은 계속 볼 수 있고, 누른 것은 저장했다가 연결되면 보냅니다. Wi‑Fi를 확인해 주세요.",
+  "read-only": "지금은 주문을 받을 수 없습니다.",
+  "read-only-help": "누른 것은 저장했다가, 다시 받을 수 있게 되면 보냅니다.",
   "not-found": "이 매장을 찾을 수 없습니다.",
   "not-found-help": "주소를 확인하거나, 매장을 먼저 등록해 주세요.",
   locked: "열쇠가 필요합니다",
