@@ -17,6 +17,7 @@ import logging
 import random
 from collections.abc import Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -29,11 +30,14 @@ from engine.log import SharedLog
 from engine.mailbox import Committed
 from engine.onward import to_committed, watch_over
 from engine.partition import Ground, Host, Partition
-from engine.reactions import Consumer, Reaction
+from engine.reactions import Reaction
 from engine.records import Entry
 from engine.replay import rebuild_shared
 from engine.shared_actor import SharedActor
 from engine.tail import Tail
+
+if TYPE_CHECKING:  # SQLAlchemy takes its time to load
+    from engine.history import History
 
 LEASE_S = 6.0
 """How long a partition stands still when the node that holds it dies; renewed three times in that time."""
@@ -66,6 +70,7 @@ class SharedPartition(Partition):
         self._tailing = False  # on duty, or about to be
         self._lease = ground.lease
         self._reactions: Sequence[Reaction] = ()
+        self._history: History | None = None
         self._followed = ground.log.head
         self._duty: trio.CancelScope | None = None
         self._armed: set[str] = set()
@@ -79,11 +84,10 @@ class SharedPartition(Partition):
         return self._followed
 
     async def start(
-        self, nursery: trio.Nursery, reactions: Sequence[Reaction], history: Consumer | None
+        self, nursery: trio.Nursery, reactions: Sequence[Reaction], history: History | None
     ) -> None:
         """Learn which stores there are; what else there is to know is read when somebody asks."""
-        assert history is None, "the history takes a whole log, so there is none with a shared one"
-        self._reactions = reactions
+        self._reactions, self._history = reactions, history
         for stream in await self.checkpoint.stores():
             self._host.note_store(stream)
         await self._changed_since(max(self.checkpoint.position, self.log.first - 1))
@@ -251,7 +255,7 @@ class SharedPartition(Partition):
         self.tail = Tail(self._followed)
         self.upkeep.begin()
         self._tailing = True
-        await self.load_runners(self._reactions)
+        await self.load_runners(self._reactions, self._history)
         self.on_duty = True
         changed = await self._changed_since(max(self.checkpoint.position, self.log.first - 1))
         for actor in self.actors.values():

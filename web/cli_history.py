@@ -163,7 +163,8 @@ def asked(database: Database, ask: Callable[[Database], T]) -> T:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from engine.history.database import Moved, NotOurs, short
+    from engine.history.database import short
+    from engine.history.places import Moved, NotOurs
 
     try:
         return ask(database)

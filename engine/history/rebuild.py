@@ -10,7 +10,8 @@ from sqlalchemy import select
 from engine.domain.times import to_text
 from engine.errors import ConfigError, LogCorrupt
 from engine.history import tables
-from engine.history.database import Database, Place
+from engine.history.database import Database
+from engine.history.places import Place
 from engine.log.disk import OSDisk
 from engine.log.frames import Frame, unpack_entries
 from engine.log.segments import load, scan, segment_numbers, segment_path

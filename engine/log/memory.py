@@ -22,7 +22,7 @@ from engine.errors import (
     Unavailable,
     UnknownOutcome,
 )
-from engine.log import Basis, Head
+from engine.log import Basis, Head, end_of
 from engine.log.appending import append_to
 from engine.log.frames import entry_bytes
 from engine.log.heads import Heads
@@ -48,6 +48,7 @@ class MemoryLog:
         self._failure: LogFailed | None = None
         self._failed = trio.Event()
         self._changed = trio.Event()
+        self._epochs = [(epoch, 0)]  # with where each began
 
     async def append(self, entries: Sequence[Entry], basis: Basis | None = None) -> int:
         """See `engine.log.Log.append`."""
@@ -169,6 +170,11 @@ class MemoryLog:
             await self._changed.wait()
         return self.epoch
 
+    async def end_of(self, epoch: str) -> int | None:
+        """See `engine.log.SharedLog.end_of`."""
+        await trio.lowlevel.checkpoint()
+        return end_of(epoch, self._epochs)
+
     async def trim(self, upto: int) -> None:
         """Drop entries at positions ≤ `upto`."""
         await trio.lowlevel.checkpoint()
@@ -221,6 +227,7 @@ class MemoryLog:
         self.head -= count
         del self._entries[-count:]
         self.epoch = epoch
+        self._epochs.append((epoch, self.head))
         self._wake()
 
     def fail(self, why: str = "the test says so") -> None:
