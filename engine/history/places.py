@@ -43,6 +43,12 @@ def offset_of(partition: int | None) -> int:
     return 0 if partition is None else (partition + 1) * tables.SPAN
 
 
+def place_in(position: int) -> tuple[int, str]:
+    """Return where a position of the tables is in its log, and words for which partition that is."""
+    partition, within = divmod(position, tables.SPAN)
+    return within, f" of partition {partition - 1}" if partition else ""
+
+
 def open_place(connection: Connection, partition: int | None) -> Place:
     """Return the place in a log; one at its beginning is made when there is none.
 
