@@ -16,13 +16,15 @@ from engine.history import tables
 
 class Place(NamedTuple):
     """How far a history has come: up to the record `last_id` at a `position` of the log `epoch`. `partition`:
-    of a shared log; `None`: it is one node's own log.
+    of a shared log; `None`: it is one node's own log. `log`: the epoch that the partition began with, which
+    names the log for ever (empty: not known yet).
     """
 
     position: int
     epoch: str
     last_id: str
     partition: int | None = None
+    log: str = ""
 
     @property
     def offset(self) -> int:
@@ -72,7 +74,7 @@ def open_place(connection: Connection, partition: int | None) -> Place:
     if row is None:
         _insert_place(connection, Place(0, "", "", partition), low=0)
         return Place(0, "", "", partition)
-    return Place(row.position, row.epoch, row.last_id, partition)
+    return Place(row.position, row.epoch, row.last_id, partition, row.log)
 
 
 def _tell_format(found: int, wanted: int) -> str:
@@ -90,9 +92,10 @@ def move(connection: Connection, place: Place, after: Place) -> None:
     """
     table = tables.history_position if place.partition is None else tables.history_places
     here = and_(table.c.position == place.position, table.c.epoch == place.epoch)
+    values = {"position": after.position, "epoch": after.epoch, "last_id": after.last_id}
     if place.partition is not None:
         here = and_(here, table.c.partition == place.partition)
-    values = {"position": after.position, "epoch": after.epoch, "last_id": after.last_id}
+        values["log"] = after.log
     if connection.execute(update(table).where(here).values(values)).rowcount != 1:
         raise Moved(place.position)
 
@@ -104,7 +107,7 @@ def read_places(connection: Connection) -> list[Place]:
     if row is None or row.format != tables.FORMAT_SHARED:
         return [] if row is None else [Place(row.position, row.epoch, row.last_id)]
     places = tables.history_places.c
-    query = select(places.position, places.epoch, places.last_id, places.partition)
+    query = select(*(places[name] for name in Place._fields))
     return [Place(*found) for found in connection.execute(query.order_by(places.partition))]
 
 

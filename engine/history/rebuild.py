@@ -63,7 +63,8 @@ def rebuild_shared(
         _check_whole(meta.first, partial)
     done = 0
     for number, meta in enumerate(metas):
-        place = _begin(database, places[number], meta.epoch, meta.first, now_ms, partial)
+        place = places[number]._replace(log=log.epochs(number)[0][0])
+        place = _begin(database, place, meta.epoch, meta.first, now_ms, partial)
         records = ((meta.epoch, to_committed(position, entry)) for position, entry in log.read(number, meta))
         places[number] = _fill(
             database, place, records, now_ms, partial, functools.partial(_tell, told, done)

@@ -4,9 +4,10 @@ The node on duty for a partition runs its keeper, so each record is written once
 partition; those of different partitions come in any order. A node that believes to be on duty and is not any
 more finds the place moved, writes nothing, and looks again. Every node asks the database, on duty or not.
 
-When the log begins a new epoch, its own list of epochs says up to which position an older one holds. Where
-the history knows more, the log has lost what it had acknowledged: those records are taken back out, with
-everything that they did, and kept in `history_lost` (`aside`). So history and log tell one story again.
+When the log begins a new epoch, its own list of epochs says up to which position an older one holds (where
+that is lost, too, records are compared). Where the history knows more, the log has lost what it had
+acknowledged: those records are taken back out, with everything that they did, and kept in `history_lost`
+(`aside`). So history and log tell one story again.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import trio
 
 from engine.codec import decode_envelope
 from engine.domain.times import to_text
-from engine.errors import CursorUnusable
+from engine.errors import CursorUnusable, LogAway
 from engine.history.database import Database
 from engine.history.keeper import DatabaseDown, Keeper, ask_database, tell_foreign
 from engine.history.places import NotOurs, Place
+from engine.log import end_of
 from engine.partition import Partition
 from engine.shared_partition import SharedPartition
 
@@ -54,17 +56,22 @@ class SharedKeeper(Keeper):
 
     async def _agree(self, place: Place) -> Place:
         """See `Keeper`: what the log has lost is set aside."""
-        if not place.epoch:
-            return place
-        end = await self._log.end_of(place.epoch)
-        if end is None:
+        epochs = await self._log.epochs()
+        newest, end, log = epochs[-1][0], end_of(place.epoch, epochs), epochs[0][0]
+        if not newest == self._log.epoch == self._host.epoch:  # so its head may not be known here yet
+            raise LogAway(f"partition {place.partition} begins a new epoch")
+        if place.log != log and (place.log or (place.epoch and end is None)):
             raise NotOurs(tell_foreign(place))
-        upto = min(place.position, end)
-        if upto == place.position and await self._is_there(place):
+        place = place._replace(log=log)
+        if place.position == 0:
             return place
-        if end > place.position and place.epoch == self._host.epoch:
+        if end is not None and end >= place.position and await self._is_there(place):
+            return place
+        if place.epoch == newest:
             raise NotOurs(f"record {place.position} of partition {place.partition} is not the one in the log")
-        return await self._set_aside(place, await self._agreed(place, upto))
+        upto = place.position if end is None else min(place.position, end)  # an epoch may be lost, too
+        upto = await self._agreed(place, upto)
+        return place if upto == place.position else await self._set_aside(place, upto)
 
     async def _is_there(self, place: Place) -> bool:
         """Whether the last record of the history is in the log, or was once and has been dropped."""
@@ -83,6 +90,7 @@ class SharedKeeper(Keeper):
         """Return the last position, at most `upto`, up to which history and log have the same records."""
         agreed = min(upto, self._log.first - 1)
         kept = await self._in_thread(lambda: self._database.ids(place, agreed))
+        kept |= {place.position: place.last_id} if place.last_id else {}
         while agreed < upto and (found := await self._log.read(agreed)):
             for position, entry in found:
                 id_ = decode_envelope(entry.body).id

@@ -273,12 +273,14 @@ history_places = Table(
     Column("partition", Integer, primary_key=True, autoincrement=False),
     Column("low", BigInteger, nullable=False),
     Column("position", BigInteger, nullable=False),
+    _words("log", 64),
     _words("epoch", 64),
     _id("last_id"),
     **_BINARY,
 )
-"""`history_position` for each partition of a shared log, with positions as they are in the partition. Records
-up to `low` were in the log that the shared one was made of, and are here as records of that.
+"""`history_position` for each partition of a shared log, with positions as they are in the partition. `log`:
+the epoch that the partition began with. Records up to `low` were in the log that the shared one was made of,
+and are here as records of that.
 """
 
 history_lost = Table(

@@ -154,8 +154,9 @@ class SharedLog(Log, Protocol):
         and read again.
         """
 
-    async def end_of(self, epoch: str) -> int | None:
-        """Return the position up to which what was known in an epoch still is true, as the function `end_of`.
+    async def epochs(self) -> list[tuple[str, int]]:
+        """Return every epoch that is known of, with the position after which it began; the first one is that
+        of the log's beginning, and names the log for ever.
 
         Raises:
             Unavailable: the log is away.

@@ -22,7 +22,7 @@ from engine.errors import (
     Unavailable,
     UnknownOutcome,
 )
-from engine.log import Basis, Head, end_of
+from engine.log import Basis, Head
 from engine.log.appending import append_to
 from engine.log.frames import entry_bytes
 from engine.log.heads import Heads
@@ -48,7 +48,7 @@ class MemoryLog:
         self._failure: LogFailed | None = None
         self._failed = trio.Event()
         self._changed = trio.Event()
-        self._epochs = [(epoch, 0)]  # with where each began
+        self._epochs = [(epoch, 0)]
 
     async def append(self, entries: Sequence[Entry], basis: Basis | None = None) -> int:
         """See `engine.log.Log.append`."""
@@ -170,10 +170,10 @@ class MemoryLog:
             await self._changed.wait()
         return self.epoch
 
-    async def end_of(self, epoch: str) -> int | None:
-        """See `engine.log.SharedLog.end_of`."""
+    async def epochs(self) -> list[tuple[str, int]]:
+        """See `engine.log.SharedLog.epochs`."""
         await trio.lowlevel.checkpoint()
-        return end_of(epoch, self._epochs)
+        return list(self._epochs)
 
     async def trim(self, upto: int) -> None:
         """Drop entries at positions ≤ `upto`."""

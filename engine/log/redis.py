@@ -31,7 +31,7 @@ from engine.errors import (
     Unavailable,
     UnknownOutcome,
 )
-from engine.log import Basis, Head, end_of, frames
+from engine.log import Basis, Head, frames
 from engine.log.appending import append_to
 from engine.log.redis_asking import Asking, Gone, Meta, Record, Witness, good, read_message
 from engine.log.redis_lines import Line
@@ -266,9 +266,9 @@ class RedisPartition:
             await self._epoch_changed.wait()
         return self.epoch
 
-    async def end_of(self, epoch: str) -> int | None:
-        """See `engine.log.SharedLog.end_of`."""
-        return end_of(epoch, await self._host.ask(partial(self._host.asking.epochs, self.number)))
+    async def epochs(self) -> list[tuple[str, int]]:
+        """See `engine.log.SharedLog.epochs`."""
+        return await self._host.ask(partial(self._host.asking.epochs, self.number))
 
     async def trim(self, upto: int) -> None:
         """See `engine.log.Log.trim`."""

@@ -46,6 +46,10 @@ class KeptLog:
         """Return what a partition says about itself."""
         return self._try(lambda: self._asking.look([partition])[partition])
 
+    def epochs(self, partition: int) -> list[tuple[str, int]]:
+        """See `engine.log.SharedLog.epochs`."""
+        return self._try(partial(self._asking.epochs, partition))
+
     def read(self, partition: int, meta: Meta) -> Iterator[tuple[int, Entry]]:
         """Yield the records of a partition that was just looked at, with a hole where some went meanwhile.
 

@@ -240,6 +240,48 @@ def here_orders(kept: dict[str, Any]) -> set[str]:
     return {row["order_id"] for row in events if row["type"] == "OrderPlaced"}
 
 
+async def test_an_epoch_that_is_lost_itself(tmp_path: Path) -> None:
+    """The history was in it already: what both still have is found by comparing."""
+    folder, db = tmp_path / "redis", f"sqlite:///{tmp_path}/a.db"
+    folder.mkdir()
+    with redis_server(folder, "--appendonly", "yes", "--appendfsync", "everysec") as redis:
+        async with RedisCluster(redis).open("a", "b", db=db) as (a, b):
+            number = partition_of(STORE, 2)
+            await make_shop(a)
+            await same(a, b, STORE)
+            await ordered(a, 3)
+            await settled(a, b)
+            first = a.partitions[number].epoch
+            shutil.copytree(folder / "appendonlydir", folder / "older")
+            redis.stop()
+            redis.start()
+            await begun(number, first, a, b)
+            await ordered(b, 3)
+            await settled(a, b, seconds=40)
+            second = a.partitions[number].epoch
+            assert [row["epoch"] for row in places(db)][number] == second
+            before = len(dump(db)["events"])
+            redis.stop()
+            shutil.rmtree(folder / "appendonlydir")
+            shutil.move(folder / "older", folder / "appendonlydir")
+            redis.start()
+            await begun(number, second, a, b)
+            await ordered(a, 1)
+            await settled(a, b, seconds=40)
+            for node in (a, b):
+                await wait_until(lambda node=node: node.statistics()["history_up"] == 1, 20)
+                assert node.history is not None
+                assert node.history.lost > 0
+        kept = check_whole(redis, db, f"sqlite:///{tmp_path}/b.db")
+        assert {row["epoch"] for row in names("history_lost", kept["history_lost"])} == {second}
+        assert len(kept["events"]) < before
+
+
+def places(db: str) -> list[dict[str, Any]]:
+    """The places of all partitions."""
+    return names("history_places", dump(db)["history_places"])
+
+
 @pytest.fixture(params=["postgres", "mariadb"])
 def server(request: pytest.FixtureRequest) -> Server:
     found: Server = request.getfixturevalue(request.param)
@@ -269,18 +311,19 @@ async def test_while_the_database_is_away_orders_go_on(redis: RedisServer, serve
                     assert await part.upkeep.take()
                     assert node.history is not None
                     assert part.log.first <= node.history.position_of(part) + 1
+            low = a.partition_of(STORE).log.first
         finally:
             await trio.to_thread.run_sync(server.start)
         await settled(a, b, seconds=60)
         for node in (a, b):
             await wait_until(lambda node=node: node.statistics()["history_up"] == 1, 20)
         assert not a.parked() + b.parked()
-        low = a.partition_of(STORE).log.first
-        await ordered(a, 1)
-        await settled(a, b)
-        for part in (*a.partitions, *b.partitions):
-            await part.upkeep.take()
-        await wait_until(lambda: a.partition_of(STORE).log.first > low, 10)
+        with trio.fail_after(20):
+            while a.partition_of(STORE).log.first <= low:
+                await ordered(a, 1)
+                await settled(a, b)
+                for part in (*a.partitions, *b.partitions):
+                    await part.upkeep.take()
     kept = dump(db)
     assert len(kept["events"]) == sum(
         row["position"] for row in names("history_places", kept["history_places"])
