@@ -122,7 +122,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # History
     db: str = ""
     """Where the history is: `postgresql://user:password@host/database`, `mysql://…`, `sqlite:///file`; empty:
-    `DATA/history.db`; `none`: nowhere.
+    `DATA/history.db`, or nowhere with `log_url`; `none`: nowhere.
     """
     history_days: int = 400
     """Events in the history that are older are deleted; 0: never."""

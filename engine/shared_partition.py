@@ -2,10 +2,11 @@
 
 Every node follows the partition: what others append goes to the actor that is in memory here, and so to the
 screens that are connected here. Besides, one node at a time is on duty: it holds the partition's lease, has
-an actor for every stream that changes, watches their deadlines, runs the reactions, and takes the
-checkpoints. When it dies another one takes over as soon as the lease runs out, from the last checkpoint on.
-Two who both believe to be on duty do no harm: what reactions send has ids made of the record, deadlines
-compare with the state, and the checkpoint takes a state only over an older one.
+an actor for every stream that changes, watches their deadlines, runs the reactions and the history's keeper,
+and takes the checkpoints. When it dies another one takes over as soon as the lease runs out, from the last
+checkpoint on. Two who both believe to be on duty do no harm: what reactions send has ids made of the record,
+deadlines compare with the state, the history moves only from where it was, and the checkpoint takes a state
+only over an older one.
 
 A new epoch of the log means that acknowledged records are lost: every feed ends, every actor reads its
 stream again, and whoever comes back with a cursor of the old epoch starts from a snapshot.

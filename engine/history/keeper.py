@@ -333,8 +333,8 @@ class Keeper:
             self._said = text
 
 
-async def ask_database(ask: Callable[[], T], thread: trio.CapacityLimiter) -> T:
-    """Return what a question to the database answers, asked in a thread.
+async def ask_database(ask: Callable[[], T], thread: trio.CapacityLimiter, level: int = logging.WARNING) -> T:
+    """Return what a question to the database answers, asked in a thread. `level`: at which to log a failure.
 
     Raises:
         DatabaseDown: it does not answer, or not in time.
@@ -345,7 +345,7 @@ async def ask_database(ask: Callable[[], T], thread: trio.CapacityLimiter) -> T:
     except trio.TooSlowError:
         raise DatabaseDown from None
     except Exception as error:
-        logger.warning("a question to the history failed: %s", short(error))
+        logger.log(level, "a question to the history failed: %s", short(error))
         raise DatabaseDown from error
 
 

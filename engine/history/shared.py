@@ -167,12 +167,14 @@ class SharedHistory:
         Raises:
             DatabaseDown: it does not answer, or not in time.
         """
+        return await self._query(ask, logging.WARNING)
 
+    async def _query(self, ask: Callable[[Database], T], level: int) -> T:
         def look() -> tuple[list[Place], int, T]:
             return *self._database.read_places(), ask(self._database)
 
         try:
-            places, self.lost, answer = await ask_database(look, self._thread)
+            places, self.lost, answer = await ask_database(look, self._thread, level)
         except DatabaseDown:
             self._answers = False
             raise
@@ -185,11 +187,11 @@ class SharedHistory:
         while True:
             try:
                 if not self._made:
-                    await ask_database(self._database.make, self._thread)
+                    await ask_database(self._database.make, self._thread, logging.DEBUG)
                     self._made = True
-                await self.query(lambda database: None)
-            except DatabaseDown as error:
-                logger.info("how far the history is cannot be seen: %s", error.detail)
+                await self._query(lambda database: None, logging.DEBUG)
+            except DatabaseDown:
+                self._answers = False  # who writes says why
             await trio.sleep(LOOK_S)
 
     async def close(self) -> None:

@@ -28,6 +28,7 @@ from tests.engine.shop import OWNER, STORE, make_shop, order, wait_until
 from tests.engine.test_cluster import same
 from tests.history.evening import dump, names, settled, spend
 from tests.history.servers import Server
+from tests.history.test_trouble import refuse
 from tests.log.redis_site import ALWAYS, needs_redis, patiently
 from tests.relays.redis_server import RedisServer, redis_server
 
@@ -154,6 +155,36 @@ async def test_two_who_both_believe_to_be_on_duty_write_once(
         await settled(a, b, seconds=60)
         assert not a.parked() + b.parked()
         assert moved
+    check_whole(redis, db, new_database())
+
+
+async def test_what_is_parked_waits_for_whoever_is_on_duty(
+    redis: RedisServer, new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that no database takes is parked with its stream; after a take-over, too, others go on, and a
+    replay puts everything where it belongs.
+    """
+    refused = refuse(monkeypatch, "bad")
+    db, cluster = new_database(), RedisCluster(redis)
+    async with cluster.open("a", db=db) as (a,):
+        await make_shop(a)
+        await make_shop(a, "store:s2")
+        for name in ("one", "bad", "two"):
+            await a.ask(STORE, order(order=name), by=OWNER)
+            await a.ask("store:s2", order(order=name + "2"), by=OWNER)
+        await settled(a)
+        first, *behind = a.parked()
+        assert (first["reaction"], first["stream"], first["attempts"]) == ("history", STORE, 5)
+        assert {one["stream"] for one in behind} == {STORE}
+    async with cluster.open("b", db=db) as (b,):
+        await settled(b)
+        assert [one["id"] for one in b.parked()] == [first["id"], *(one["id"] for one in behind)]
+        assert [row[1] for row in dump(db)["orders"] if row[0] == "s1"] == ["one"]
+        refused.clear()
+        await b.replay_parked(first["id"])
+        await b.ask(STORE, order(order="three"), by=OWNER)
+        await settled(b)
+        assert not b.parked()
     check_whole(redis, db, new_database())
 
 
