@@ -122,7 +122,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # History
     db: str = ""
     """Where the history is: `postgresql://user:password@host/database`, `mysql://…`, `sqlite:///file`; empty:
-    `DATA/history.db`; `none`: nowhere.
+    `DATA/history.db`, or nowhere with `log_url`; `none`: nowhere.
     """
     history_days: int = 400
     """Events in the history that are older are deleted; 0: never."""
@@ -216,8 +216,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ConfigError("topic_partitions must be 1 to 64")
         if not 1 <= self.redis_partitions <= 1024:
             raise ConfigError("redis_partitions must be 1 to 1024")
-        if self.log_url and self.db not in ("", "none"):
-            raise ConfigError("db: there is no history yet with log_url; it takes the log of one node")
         if self.log_url and not (self.secret or self.open):
             raise ConfigError("log_url needs secret: a token of one node has to be good at the others")
         self._check_payments()

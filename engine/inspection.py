@@ -15,12 +15,12 @@ from engine.feed import Feed
 from engine.log import Log
 from engine.parking import NotParked
 from engine.partition import Partition
-from engine.reactions import Consumer
+from engine.reactions import Consumer, Runner
 from engine.timers import Timers
 from engine.topics import Topics
 
 if TYPE_CHECKING:  # SQLAlchemy takes its time to load
-    from engine.history.keeper import Keeper
+    from engine.history import History
 
 logger = logging.getLogger("onda.node")
 
@@ -32,7 +32,7 @@ class Host(Protocol):
     checkpoint: Checkpoint
     actors: MutableMapping[str, Actor]
     feeds: MutableMapping[str, Feed]
-    history: Keeper | None
+    history: History | None
     timers: Timers
     topics: Topics
     redis_up: Callable[[], bool]
@@ -59,6 +59,7 @@ def statistics(node: Host) -> dict[str, Any]:
         "checkpoint_position": node.checkpoint.position,
         "reaction_lag": max((lag for _, lag in _lags(node)), default=0),
         "history_lag": node.history.lag if node.history is not None else 0,
+        "history_lost": node.history.lost if node.history is not None else 0,
         "history_up": int(node.history is None or node.history.up),
         "redis_up": int(node.redis_up()),
         "parked": sum(len(runner.parked) for runner in node.runners),
@@ -97,7 +98,7 @@ def _lags(node: Host) -> Iterator[tuple[Consumer, int]]:
     """How many records of their partition lie before each reaction; the history counts its own."""
     for partition in node.partitions:
         for runner in partition.runners:
-            if runner is not node.history:
+            if isinstance(runner, Runner):
                 yield runner, partition.log.head - runner.position
 
 

@@ -33,6 +33,7 @@ GAUGES = {
     "checkpoint_position": "Log position of the last checkpoint",
     "reaction_lag": "Records that the slowest reaction has still to look at",
     "history_lag": "Records that are not in the history yet",
+    "history_lost": "Records that a shared log lost after they were in the history",
     "history_up": "1 while the history's database answers, or there is none",
     "redis_up": "1 while events come in from Redis",
     "parked": "Records that a reaction gave up on and an operator has to look at",

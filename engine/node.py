@@ -44,7 +44,7 @@ from engine.topics import Topics
 from engine.waiting import Reply
 
 if TYPE_CHECKING:  # SQLAlchemy takes its time to load
-    from engine.history.keeper import Keeper
+    from engine.history import History
 
 T = TypeVar("T")
 Overhear = Callable[[str, Sequence[tuple[int, Entry]]], None]
@@ -83,7 +83,7 @@ class Node:
         self.methods: list[str] = []  # of payment, that a guest can choose
         self.redis_up: Callable[[], bool] = lambda: False
         self.draining = False
-        self.history: Keeper | None = None
+        self.history: History | None = None
         self.overheard: list[Overhear] = []
         self.sweep = Sweep(self)
         self.topics = Topics(self)
@@ -332,7 +332,7 @@ class Node:
     # Start and end
 
     async def start(
-        self, nursery: trio.Nursery, reactions: Sequence[Reaction], history: Keeper | None = None
+        self, nursery: trio.Nursery, reactions: Sequence[Reaction], history: History | None = None
     ) -> None:
         """Replay what is on disk, then start every task."""
         self.nursery = nursery

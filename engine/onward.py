@@ -19,8 +19,10 @@ SWEEP_S = 5.0
 class Host(Protocol):
     """Where the records are."""
 
-    log: Log
     tail: Tail
+
+    @property
+    def log(self) -> Log: ...
 
 
 async def read_onward(host: Host, after: int, limit: int) -> list[Committed]:

@@ -33,7 +33,7 @@ from engine.progress import Progress
 from engine.reactions import Reaction
 
 if TYPE_CHECKING:
-    from engine.history.keeper import Keeper
+    from engine.history import History
     from engine.relays.user_events import UserEvents
 
 MEMORY = ":memory:"
@@ -103,6 +103,8 @@ async def open_node(
                 flow += [shared.reaction] if shared is not None else []
                 flow += plugin_reactions(plugins, node, {one.name for one in flow})
                 await node.start(nursery, flow, history)
+                if history is not None:
+                    node.start_soon(history.watch)
                 if shared is not None:
                     node.start_soon(shared.run)
                 node.start_soon(customers.run)
@@ -194,14 +196,15 @@ async def _open_redis(config: Config, stack: AsyncExitStack, node: Node) -> User
     return shared
 
 
-def _open_history(config: Config, stack: AsyncExitStack, node: Node) -> Keeper | None:
-    if config.db == "none" or config.log_url or (config.data == MEMORY and not config.db):
+def _open_history(config: Config, stack: AsyncExitStack, node: Node) -> History | None:
+    nowhere = config.log_url or config.data == MEMORY  # unless it is said where
+    if config.db == "none" or (nowhere and not config.db):
         return None
-    from engine.history import open_keeper  # here, as SQLAlchemy takes its time to load
+    from engine.history import open_history  # here, as SQLAlchemy takes its time to load
 
-    keeper = open_keeper(node)
-    stack.push_async_callback(keeper.close)
-    return keeper
+    history = open_history(node)
+    stack.push_async_callback(history.close)
+    return history
 
 
 def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -35,8 +35,9 @@ from engine.supervisor import supervise
 from engine.tail import Tail
 from engine.upkeep import Upkeep
 
-if TYPE_CHECKING:  # redis-py takes its time to load
+if TYPE_CHECKING:  # SQLAlchemy and redis-py take their time to load
     from engine.cluster_redis import Cluster
+    from engine.history import History
 
 logger = logging.getLogger("onda.node")
 
@@ -95,7 +96,7 @@ class Partition:
         self._scopes: dict[str, trio.CancelScope] = {}
 
     async def start(
-        self, nursery: trio.Nursery, reactions: Sequence[Reaction], history: Consumer | None
+        self, nursery: trio.Nursery, reactions: Sequence[Reaction], history: History | None
     ) -> None:
         """Replay what is on disk, then start the actors that it woke; tasks begin with `run`."""
         started_s = trio.current_time()
@@ -110,15 +111,16 @@ class Partition:
             self.upkeep.changing(actor.stream)
             self.arm(actor.stream, actor.due_ms)
         logger.info("replayed %d records in %.3f s", evolved, trio.current_time() - started_s)
-        if history is not None:
-            await history.load()
-            self.runners.append(history)
-        await self.load_runners(reactions)
+        await self.load_runners(reactions, history)
         for actor in list(self.actors.values()):
             self.start_actor(actor, nursery)
 
-    async def load_runners(self, reactions: Sequence[Reaction]) -> None:
-        """Make a runner for each reaction, where it was when it was last saved."""
+    async def load_runners(self, reactions: Sequence[Reaction], history: History | None) -> None:
+        """Make a runner for each reaction, where it was when it was last saved, and let the history begin."""
+        if history is not None:
+            keeper = history.keeper_of(self)
+            await keeper.load()
+            self.runners.append(keeper)
         positions = await self.checkpoint.positions()
         for reaction in reactions:
             runner = Runner(reaction, self, place_of(reaction, positions, self.log.first))

@@ -2,10 +2,11 @@
 
 Every node follows the partition: what others append goes to the actor that is in memory here, and so to the
 screens that are connected here. Besides, one node at a time is on duty: it holds the partition's lease, has
-an actor for every stream that changes, watches their deadlines, runs the reactions, and takes the
-checkpoints. When it dies another one takes over as soon as the lease runs out, from the last checkpoint on.
-Two who both believe to be on duty do no harm: what reactions send has ids made of the record, deadlines
-compare with the state, and the checkpoint takes a state only over an older one.
+an actor for every stream that changes, watches their deadlines, runs the reactions and the history's keeper,
+and takes the checkpoints. When it dies another one takes over as soon as the lease runs out, from the last
+checkpoint on. Two who both believe to be on duty do no harm: what reactions send has ids made of the record,
+deadlines compare with the state, the history moves only from where it was, and the checkpoint takes a state
+only over an older one.
 
 A new epoch of the log means that acknowledged records are lost: every feed ends, every actor reads its
 stream again, and whoever comes back with a cursor of the old epoch starts from a snapshot.
@@ -17,6 +18,7 @@ import logging
 import random
 from collections.abc import Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -29,11 +31,14 @@ from engine.log import SharedLog
 from engine.mailbox import Committed
 from engine.onward import to_committed, watch_over
 from engine.partition import Ground, Host, Partition
-from engine.reactions import Consumer, Reaction
+from engine.reactions import Reaction
 from engine.records import Cursor, Entry
 from engine.replay import rebuild_shared
 from engine.shared_actor import SharedActor
 from engine.tail import Tail
+
+if TYPE_CHECKING:  # SQLAlchemy takes its time to load
+    from engine.history import History
 
 LEASE_S = 6.0
 """How long a partition stands still when the node that holds it dies; renewed three times in that time."""
@@ -71,6 +76,7 @@ class SharedPartition(Partition):
         self._tailing = False  # on duty, or about to be
         self._lease = ground.lease
         self._reactions: Sequence[Reaction] = ()
+        self._history: History | None = None
         self._followed = ground.log.head
         self._duty: trio.CancelScope | None = None
         self._armed: set[str] = set()
@@ -86,11 +92,10 @@ class SharedPartition(Partition):
         return self._followed
 
     async def start(
-        self, nursery: trio.Nursery, reactions: Sequence[Reaction], history: Consumer | None
+        self, nursery: trio.Nursery, reactions: Sequence[Reaction], history: History | None
     ) -> None:
         """Learn which stores there are; what else there is to know is read when somebody asks."""
-        assert history is None, "the history takes a whole log, so there is none with a shared one"
-        self._reactions = reactions
+        self._reactions, self._history = reactions, history
         for stream in await self.checkpoint.stores():
             self._host.note_store(stream)
         await self._changed_since(max(self.checkpoint.position, self.log.first - 1))
@@ -324,7 +329,7 @@ class SharedPartition(Partition):
         self.tail = Tail(self._followed)
         self.upkeep.begin()
         self._tailing = True
-        await self.load_runners(self._reactions)
+        await self.load_runners(self._reactions, self._history)
         self.on_duty = True
         changed = await self._changed_since(max(self.checkpoint.position, self.log.first - 1))
         for actor in self.actors.values():

@@ -18,8 +18,8 @@ from engine.feed import UNKNOWN, Feed
 from engine.partition import Partition
 
 if TYPE_CHECKING:  # SQLAlchemy takes its time to load
+    from engine.history import History
     from engine.history.database import Database
-    from engine.history.keeper import Keeper
 
 KEPT_MAX = 4096
 """Records of one partition that are kept decoded."""
@@ -68,7 +68,7 @@ class Host(Protocol):
     def partition_of(self, stream: str) -> Partition: ...
 
     @property
-    def history(self) -> Keeper | None: ...
+    def history(self) -> History | None: ...
 
     async def examine(self, stream: str, look: Callable[[Any, int], T]) -> T: ...
 
@@ -143,12 +143,11 @@ class Shelf:
         raise Unavailable("the log moves on too fast to read old records; try again")
 
     async def _fetch_old(self, stream: str, after: int, limit: int) -> list[Stored]:
-        history, log = self._host.history, self._host.partition_of(stream).log
+        history, partition = self._host.history, self._host.partition_of(stream)
+        log = partition.log
         position = log.first - 1
-        if history is not None:
-            position = max(
-                position, history.position
-            )  # taken before the question: what is later is in the log
+        if history is not None:  # taken before the question: what is later is in the log
+            position = max(position, history.position_of(partition))
             found = _onward(after, map(_stored, await history.query(_question(stream, after, limit))))
             if found:
                 return found

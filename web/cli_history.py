@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -24,6 +25,7 @@ T = TypeVar("T")
 _data = click.option("--data", metavar="DIR", help="Data folder.")
 _file = click.option("--config", "file", metavar="FILE", help="Settings in TOML.")
 _db = click.option("--db", metavar="URL", help="Database of the history.")
+_log = click.option("--log", "log_url", metavar="URL", help="Redis that has the log of several nodes.")
 
 
 class HistoryFailed(OndaError):
@@ -40,39 +42,60 @@ def add_commands(cli: click.Group) -> None:
 @click.option("--rebuild", is_flag=True, help="Make it again, in an empty database, out of the log.")
 @click.option("--partial", is_flag=True, help="Also when the log no longer has its beginning.")
 @_data
+@_log
 @_db
 @_file
-def history(rebuild: bool, partial: bool, data: str | None, db: str | None, file: str | None) -> None:
+def history(
+    rebuild: bool, partial: bool, data: str | None, log_url: str | None, db: str | None, file: str | None
+) -> None:
     """Say how far the history is, or make it again."""
     config = _load(data, db, file)
     database = open_database(config)
     try:
-        print(_rebuild(database, config, partial) if rebuild else asked(database, _status))
+        if rebuild:
+            _rebuild(database, config.data, log_url or config.log_url, partial)
+        print(asked(database, _status))
     finally:
         database.close()
 
 
-def _rebuild(database: Database, config: Config, partial: bool) -> str:
-    from engine.history.rebuild import rebuild
+def _rebuild(database: Database, data: str, log_url: str, partial: bool) -> None:
+    from engine.history.rebuild import rebuild, rebuild_shared
 
     def told(position: int) -> None:
         print(f"\rrecord {position}", end="", file=sys.stderr, flush=True)
 
-    log, now_ms = os.path.join(config.data, LOG), SystemClock().now_ms()
-    place = asked(database, lambda it: rebuild(log, it, now_ms=now_ms, partial=partial, told=told))
-    return f"{database.shown} holds the records up to {place.position} of epoch {place.epoch}"
+    now_ms = SystemClock().now_ms()
+    if log_url:
+        from engine.log.redis_kept import KeptLog
+
+        with closing(KeptLog(log_url)) as kept:
+            asked(database, lambda it: rebuild_shared(kept, it, now_ms=now_ms, partial=partial, told=told))
+    else:
+        log = os.path.join(data, LOG)
+        asked(database, lambda it: rebuild(log, it, now_ms=now_ms, partial=partial, told=told))
 
 
 def _status(database: Database) -> str:
     from sqlalchemy import select
 
     from engine.history import tables
+    from engine.history.places import place_in
 
-    place = database.open()
+    database.make()
+    places, lost = database.read_places()
     with database.connect() as connection:
         gaps = connection.execute(select(tables.history_gaps)).all()
-    lines = [f"{database.shown} holds the records up to {place.position} of epoch {place.epoch or '(none)'}"]
-    return "\n".join(lines + [f"without {gap.low} to {gap.high}, noted {gap.noted_at}" for gap in gaps])
+    lines = []
+    for place in places:
+        of = "" if place.partition is None else f" of partition {place.partition}"
+        lines.append(f"holds the records up to {place.position}{of} of epoch {place.epoch or '(none)'}")
+    for gap in gaps:
+        (low, of), (high, _) = place_in(gap.low), place_in(gap.high)
+        lines.append(f"without {low} to {high}{of}, noted {gap.noted_at}")
+    if lost:
+        lines.append(f"has {lost} events in history_lost: the log lost them after they were here")
+    return "\n".join(f"{database.shown} {line}" for line in lines or ["holds nothing"])
 
 
 @click.command()
@@ -150,6 +173,8 @@ def open_database(config: Config) -> Database:
     url = database_url(config.db, config.data)
     if url is None:
         raise ConfigError("there is no history: db is none")
+    if not config.db and config.log_url:
+        raise ConfigError("there is no history: with log_url db says where it is")
     if not config.db and not os.path.isdir(config.data):
         raise ConfigError(f"there is no folder {config.data} for {FILE}")
     return Database(url)
@@ -163,7 +188,8 @@ def asked(database: Database, ask: Callable[[Database], T]) -> T:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from engine.history.database import Moved, NotOurs, short
+    from engine.history.database import short
+    from engine.history.places import Moved, NotOurs
 
     try:
         return ask(database)

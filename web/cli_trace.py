@@ -14,7 +14,7 @@ import os
 import re
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,17 +98,27 @@ def add_commands(cli: click.Group) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--url", help="A running server, for how long steps take there on average.")
 @click.option("--data", metavar="DIR", help="Data folder.")
+@click.option("--log", "log_url", metavar="URL", help="Redis that has the log of several nodes.")
 @click.option("--db", metavar="URL", help="Database of the history.")
 @click.option("--config", "file", metavar="FILE", help="Settings in TOML.")
 def trace(
-    event_id: str, as_json: bool, url: str | None, data: str | None, db: str | None, file: str | None
+    event_id: str,
+    as_json: bool,
+    url: str | None,
+    data: str | None,
+    log_url: str | None,
+    db: str | None,
+    file: str | None,
 ) -> None:
     """Follow one event end to end: received, durable, published, reacted, delivered, with times."""
     config = load({"data": data, "db": db}, file)[0]
-    folder = config.data
-    records = {record.id: record for record in _history(config, event_id)}
-    records |= {record.id: record for record in _log(os.path.join(folder, LOG))}
-    made = make_trace(event_id, records.values(), _positions(folder), _parked(folder))
+    log_url, folder = log_url or config.log_url, config.data
+    records = {record.id: record for record in _history(config, event_id, bool(log_url))}
+    if log_url:
+        made = _trace_redis(event_id, records, log_url)
+    else:
+        records |= {record.id: record for record in _log(os.path.join(folder, LOG))}
+        made = make_trace(event_id, records.values(), _positions(folder), _parked(folder))
     if url is not None:
         made.steps += _averages(url)
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(made)).decode() if as_json else tell(made))
@@ -120,13 +130,18 @@ def make_trace(
     records: Iterable[Record],
     positions: dict[str, int],
     parked: dict[tuple[str, int], str],
+    *,
+    shared: bool = False,
 ) -> Trace:
     """Put together what records, positions of reactions and parked records say of an event.
+
+    Args:
+        shared: positions are of several partitions, and say nothing about which of two was first.
 
     Raises:
         NoSuchEvent: none of the records is it.
     """
-    ordered = sorted(records, key=lambda record: record.position)
+    ordered = sorted(records, key=lambda record: (record.time if shared else "", record.position))
     by_id = {record.id: record for record in ordered}
     published = {record.event_id: record for record in ordered if record.type == "Published"}
     seen = {record.event_id: record for record in ordered if record.type == EVENT_TYPE}
@@ -139,34 +154,62 @@ def make_trace(
             return seen[record.event_id]
         return by_id.get(record.cause)
 
-    event = by_id.get(event_id) or published.get(event_id) or published.get(event_id.lower())
-    if event is None:
-        raise NoSuchEvent(f"neither the log nor the history has an event {event_id}")
+    event = find_event(event_id, by_id, published)
     causes: list[Record] = []
     above = cause_of(event)
     while above is not None and above not in causes:
         causes.append(above)
         above = cause_of(above)
-    family, follows = {event.id}, list[Record]()
+    below: dict[str, list[Record]] = {}
     for record in ordered:
         before = cause_of(record)
-        if before is not None and before.id in family and record.id not in family:
-            family.add(record.id)
-            follows.append(record)
-    follows = follows[:FOLLOWING_MAX]
+        if before is not None:
+            below.setdefault(before.id, []).append(record)
+    family, waiting = {event.id}, [event.id]
+    while waiting:
+        new = [record.id for record in below.get(waiting.pop(), ()) if record.id not in family]
+        family.update(new)
+        waiting += new
+    follows = [record for record in ordered if record.id in family and record is not event][:FOLLOWING_MAX]
     return Trace(event, causes, list(_steps(event, follows, positions, parked)), follows)
+
+
+def find_event(event_id: str, by_id: Mapping[str, Record], published: Mapping[str, Record]) -> Record:
+    """Return the record of an id, its own or that of a topic's event.
+
+    Raises:
+        NoSuchEvent: none of the records is it.
+    """
+    event = by_id.get(event_id) or published.get(event_id) or published.get(event_id.lower())
+    if event is None:
+        raise NoSuchEvent(f"neither the log nor the history has an event {event_id}")
+    return event
+
+
+def _trace_redis(event_id: str, records: dict[str, Record], url: str) -> Trace:
+    from engine.log.redis_kept import KeptLog  # here, as redis-py takes its time to load
+    from web.cli_trace_redis import read_reached, read_records
+
+    with closing(KeptLog(url)) as kept:
+        records |= {record.id: record for record in read_records(kept)}
+        published = {record.event_id: record for record in records.values() if record.type == "Published"}
+        event = find_event(event_id, records, published)
+        return make_trace(event_id, records.values(), *read_reached(kept, event.stream), shared=True)
 
 
 def _steps(
     event: Record, follows: list[Record], positions: dict[str, int], parked: dict[tuple[str, int], str]
 ) -> Iterator[Step]:
+    from engine.history.places import place_in  # here, as SQLAlchemy takes its time to load
+
     def after(time: str) -> int:
         return to_ms(time) - to_ms(event.time)
 
     yield Step("received", at=event.time, ms=0, note=f"by {event.by}")
     first = follows[0].time if follows else None
     first_ms = after(first) if first is not None else None
-    yield Step("durable", by=first, ms=first_ms, note=f"at position {event.position} of the log")
+    within, of = place_in(event.position)
+    yield Step("durable", by=first, ms=first_ms, note=f"at position {within}{of} of the log")
     told = f"to the feed of {event.stream}, with the answer to its sender"
     yield Step("published", by=first, ms=first_ms, note=told)
     for reaction, position in sorted(positions.items()):
@@ -184,7 +227,7 @@ def _log(folder: str) -> Iterator[Record]:
 
     def visit(frame: Frame) -> None:
         for number, entry in enumerate(unpack_entries(frame.payload, frame.entries)):
-            found.append(_record(frame.first_position + number, entry.body))
+            found.append(read_record(frame.first_position + number, entry.body))
 
     try:
         numbers = segment_numbers(disk, folder)
@@ -195,16 +238,18 @@ def _log(folder: str) -> Iterator[Record]:
     return iter(found)
 
 
-def _record(position: int, body: bytes) -> Record:
+def read_record(position: int, body: bytes) -> Record:
+    """Return what an envelope says of a record."""
     envelope = msgspec.json.decode(body)
     name = envelope["data"].get("event_id")
     named = {"event_id": name} if isinstance(name, str) else {}
     return msgspec.convert(envelope | {"position": position} | named, Record)
 
 
-def _history(config: Config, event_id: str) -> list[Record]:
+def _history(config: Config, event_id: str, shared: bool) -> list[Record]:
     """Return the event and all that belongs to it out of the history, if there is one."""
-    if config.db == "none" or (not config.db and not Path(config.data, "history.db").exists()):
+    nowhere = not config.db and (shared or not Path(config.data, "history.db").exists())
+    if config.db == "none" or nowhere:
         return []
     database = open_database(config)
     try:
@@ -246,7 +291,7 @@ def _family(database: Database, event_id: str) -> list[Record]:
 
         def look(condition: Any) -> list[Record]:
             query = select(events.position, events.body).where(condition).limit(FOLLOWING_MAX)
-            rows = [_record(position, body.encode()) for position, body in connection.execute(query)]
+            rows = [read_record(position, body.encode()) for position, body in connection.execute(query)]
             new = [row for row in rows if row.id not in found]
             found.update((row.id, row) for row in new)
             return new

@@ -14,7 +14,7 @@ from web.rights import may_read
 from web.site import KINDS, FeedPath, Site, make_feed, parse_feed
 
 if TYPE_CHECKING:
-    from engine.history import Keeper
+    from engine.history import History
     from engine.history.database import Database
     from engine.history.reading import Page
     from engine.history.report import Report
@@ -95,7 +95,7 @@ async def report(site: Site, request: Request, feed: FeedPath) -> Response:
     return json_response(msgspec.json.encode(told), 200, _NO_STORE)
 
 
-def _keeper(site: Site) -> Keeper:
+def _keeper(site: Site) -> History:
     if site.node.history is None:
         raise Problem("history_off", "this server keeps no history: see the setting db")
     return site.node.history

@@ -5,17 +5,25 @@ it, `reading` and `report` ask it, `rebuild` makes it again out of the log. The 
 """
 
 from engine.history.database import Database, database_url
-from engine.history.keeper import Host, Keeper
+from engine.history.keeper import Keeper
+from engine.history.shared import SharedHistory
+from engine.node import Node
+from engine.shared_partition import SharedPartition
 
-__all__ = ["Keeper", "open_keeper"]
+__all__ = ["History", "Keeper", "SharedHistory", "open_history"]
+
+History = Keeper | SharedHistory
+"""What a node has of its history: of its own log, or of a shared one."""
 
 
-def open_keeper(host: Host) -> Keeper:
-    """Return the keeper of the history that the settings name; nothing connects yet.
+def open_history(node: Node) -> History:
+    """Return the history that the settings name; nothing connects yet.
 
     Raises:
         ConfigError: the settings name none that there could be.
     """
-    url = database_url(host.config.db, host.config.data)
+    url = database_url(node.config.db, node.config.data)
     assert url is not None
-    return Keeper(host, Database(url))
+    if any(isinstance(partition, SharedPartition) for partition in node.partitions):
+        return SharedHistory(node, Database(url, shared=True))
+    return Keeper(node, Database(url))

@@ -1,4 +1,4 @@
-"""The database of the history: where it is, what it holds up to which record, and every write to it.
+"""The database of the history: where it is, and every write to it, each with the place after it (`places`).
 
 Everything here blocks and belongs into the history's one worker thread. Rows that replace others are deleted
 and inserted, as each database has its own words for doing both at once; SQLite, which runs in this process,
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     Connection,
@@ -27,11 +27,17 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+)
 
 from engine.config import hide_password
 from engine.errors import ConfigError
-from engine.history import tables
+from engine.history import aside, places, tables
+from engine.history.places import Place, move
 from engine.history.rows import Counts, Rows
 from engine.mailbox import Committed
 
@@ -42,10 +48,17 @@ FILE = "history.db"
 CONNECT_S = 5
 STATEMENT_S = 30
 """A database that says nothing for so long counts as gone."""
+OPENINGS = 8
+"""Tries to open a database that others are opening, too."""
 VALUES_MAX = 10_000
 """Values in one statement; SQLite takes 32,766."""
 
+T = TypeVar("T")
+
 logger = logging.getLogger("onda.history")
+
+_MADE_MEANWHILE = ("already exists", "duplicate", "unique constraint", "database is locked")
+"""What databases say to the second one who makes something."""
 
 _DRIVERS = {
     "postgres": "postgresql+psycopg",
@@ -53,22 +66,6 @@ _DRIVERS = {
     "mysql": "mysql+pymysql",
     "mariadb": "mariadb+pymysql",
 }
-
-
-class Place(NamedTuple):
-    """How far a history has come: up to the record `last_id` at a `position` of the log `epoch`."""
-
-    position: int
-    epoch: str
-    last_id: str
-
-
-class NotOurs(Exception):
-    """The database holds the history of another log, or was written by a newer version."""
-
-
-class Moved(Exception):
-    """The place in the database is not the one that was last seen there."""
 
 
 def database_url(db: str, data: str) -> URL | None:
@@ -92,12 +89,14 @@ def database_url(db: str, data: str) -> URL | None:
 
 
 class Database:
-    """An open database, or one that will be: nothing connects before the first call."""
+    """An open database, or one that will be: nothing connects before the first call. `shared`: others write
+    here at the same time, what belongs to other partitions.
+    """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, shared: bool = False) -> None:
         self.shown = hide_password(url.render_as_string(hide_password=True))
         try:
-            self._engine = _make_engine(url)
+            self._engine = _make_engine(url, shared)
         except (ImportError, NoSuchModuleError) as error:
             extra = (
                 url.drivername.partition("+")[0].replace("mariadb", "mysql").replace("postgresql", "postgres")
@@ -108,25 +107,65 @@ class Database:
         """Return a connection, for reading."""
         return self._engine.connect()
 
-    def open(self) -> Place:
-        """Make the tables if need be, and return the place.
+    def open(self, partition: int | None = None) -> Place:
+        """Make the tables if need be, and return the place in one node's own log, or in a partition.
 
         Raises:
-            NotOurs: a newer version made them.
+            NotOurs: it holds the history of another kind of log, or a newer version made the tables.
             SQLAlchemyError: the database does not answer.
         """
+        return _patiently(lambda: self._open(partition))
+
+    def _open(self, partition: int | None) -> Place:
+        self._make()
+        with self._engine.begin() as connection:
+            return places.open_place(connection, partition)
+
+    def make(self) -> None:
+        """Make the tables if need be."""
+        _patiently(self._make)
+
+    def _make(self) -> None:
         tables.metadata.create_all(self._engine)
         self._add_indexes()
-        place = tables.history_position
+
+    def read_places(self) -> tuple[list[Place], int]:
+        """Return every place that there is, by partition, and how many records were set aside.
+
+        Raises:
+            SQLAlchemyError: it does not answer, or nobody has opened it yet.
+        """
+        with self._engine.connect() as connection:
+            return places.read_places(connection), places.count_lost(connection)
+
+    def split_place(self, place: Place, parts: Sequence[Place]) -> None:
+        """Make the history of one node's own log that of the shared log into which that log was copied.
+
+        Its records stay as they are; what comes after them in each partition is taken from there.
+
+        Args:
+            place: of the history in the old log, as `open` returned it, and nobody has moved it since.
+            parts: for each partition its epoch, and position and id of the last record in it that is not
+                after `place` in the old log (0 and nothing where there is none).
+
+        Raises:
+            Moved, SQLAlchemyError: nothing has changed.
+        """
         with self._engine.begin() as connection:
-            row = connection.execute(select(place)).first()
-            if row is None:
-                values = {"one": 1, "format": tables.FORMAT, "position": 0, "epoch": "", "last_id": ""}
-                connection.execute(insert(place).values(values))
-                return Place(0, "", "")
-        if row.format != tables.FORMAT:
-            raise NotOurs(f"it has format {row.format}, this version writes {tables.FORMAT}")
-        return Place(row.position, row.epoch, row.last_id)
+            places.split(connection, place, parts)
+
+    def set_aside(self, place: Place, upto: int, epoch: str, now: str) -> tuple[Place, int]:
+        """Take what the log of a partition lost out of the history: see `aside.set_aside`."""
+        with self._engine.begin() as connection:
+            return aside.set_aside(connection, place, upto, epoch, now)
+
+    def ids(self, place: Place, after: int) -> dict[int, str]:
+        """Return the ids of the records of a partition that are here after a position, by position."""
+        events = tables.events.c
+        low, high = place.offset + after, place.offset + place.position
+        query = select(events.position, events.id).where(events.position > low, events.position <= high)
+        with self._engine.connect() as connection:
+            return {position - place.offset: id_ for position, id_ in connection.execute(query)}
 
     def _add_indexes(self) -> None:
         """Make indexes that came after their tables. They are for speed: where one cannot be made, as it
@@ -151,10 +190,11 @@ class Database:
         after = place._replace(epoch=epoch)
         with self._engine.begin() as connection:
             if gap is not None:
-                values = {"low": gap[0], "high": gap[1], "noted_at": now}
+                low, high = (place.offset + position for position in gap)
+                values = {"low": low, "high": high, "noted_at": now}
                 connection.execute(insert(tables.history_gaps).values(values))
                 after = after._replace(position=gap[1], last_id="")
-            _move(connection, place, after)
+            move(connection, place, after)
         return after
 
     def write(self, records: Sequence[Committed], place: Place, after: Place) -> None:
@@ -166,17 +206,28 @@ class Database:
             SQLAlchemyError, DecodeError: nothing was written, or (a connection that broke) perhaps all.
         """
         with self._engine.begin() as connection:
-            _move(connection, place, after)
-            rows = Rows(lambda store, product: _last_counts(connection, store, product))
+            move(connection, place, after)
+            rows = Rows(lambda store, product: _last_counts(connection, store, product), place.offset)
             rows.take(records)
             _insert(connection, rows, again=len(records) == 1)
 
-    def write_again(self, record: Committed) -> None:
+    def write_again(self, record: Committed, partition: int | None = None) -> None:
         """Write what one record does that lies before the place. Repeats without harm."""
+        offset = places.offset_of(partition)
+        before = offset + record.position
         with self._engine.begin() as connection:
-            rows = Rows(lambda store, product: _last_counts(connection, store, product, record.position))
+            rows = Rows(lambda store, product: _last_counts(connection, store, product, before), offset)
             rows.take((record,))
             _insert(connection, rows, again=True)
+
+    def look(self, place: Place) -> None:
+        """See that a place is still where it was.
+
+        Raises:
+            Moved: somebody else writes here.
+        """
+        with self._engine.begin() as connection:
+            move(connection, place, place)
 
     def probe(self) -> None:
         """Read every table and write something that changes nothing.
@@ -190,16 +241,19 @@ class Database:
             place = tables.history_position
             connection.execute(update(place).values(format=place.c.format))
 
-    def forget(self, before: str, limit: int) -> int:
-        """Delete the oldest events, `limit` at most, from before a time; return how many went."""
-        events = tables.events
-        oldest = select(events.c.position, events.c.time).order_by(events.c.position).limit(limit)
+    def forget(self, before: str, limit: int, partition: int | None = None) -> int:
+        """Delete the oldest events of a log, `limit` at most, from before a time; return how many went. Those
+        of the log before a shared one go with the first partition's.
+        """
+        events = tables.events.c
+        low = places.offset_of(partition) if partition else 0
+        mine = and_(events.position > low, events.position < places.offset_of(partition) + tables.SPAN)
+        oldest = select(events.position, events.time).where(mine).order_by(events.position).limit(limit)
         with self._engine.begin() as connection:
             old = [position for position, time in connection.execute(oldest) if time < before]
             if old:
-                connection.execute(
-                    delete(events).where(events.c.position <= max(old), events.c.time < before)
-                )
+                passed = and_(mine, events.position <= max(old), events.time < before)
+                connection.execute(delete(tables.events).where(passed))
         return len(old)
 
     def close(self) -> None:
@@ -207,7 +261,18 @@ class Database:
         self._engine.dispose()
 
 
-def _make_engine(url: URL) -> Engine:
+def _patiently(make: Callable[[], T]) -> T:
+    """Return what `make` makes, again while others are making the same."""
+    for _ in range(OPENINGS):
+        try:
+            return make()
+        except DBAPIError as error:
+            if not any(word in str(error.orig).lower() for word in _MADE_MEANWHILE):
+                raise
+    return make()
+
+
+def _make_engine(url: URL, shared: bool) -> Engine:
     kind = url.get_backend_name()
     options: dict[str, Any] = {}
     if kind == "sqlite":
@@ -221,7 +286,10 @@ def _make_engine(url: URL) -> Engine:
         options = {"connect_timeout": CONNECT_S, "read_timeout": STATEMENT_S, "write_timeout": STATEMENT_S}
         if "charset" not in url.query:
             options["charset"] = "utf8mb4"
-    engine = create_engine(url, hide_parameters=True, connect_args=options, pool_pre_ping=True)
+    more: dict[str, Any] = {}
+    if shared and kind != "sqlite":
+        more["isolation_level"] = "READ COMMITTED"  # MySQL's own locks gaps, where others may have to insert
+    engine = create_engine(url, hide_parameters=True, connect_args=options, pool_pre_ping=True, **more)
     if kind == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
     return engine
@@ -232,14 +300,6 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
-
-
-def _move(connection: Connection, place: Place, after: Place) -> None:
-    table = tables.history_position
-    here = and_(table.c.position == place.position, table.c.epoch == place.epoch)
-    moved = connection.execute(update(table).where(here).values(after._asdict()))
-    if moved.rowcount != 1:
-        raise Moved(place.position)
 
 
 def _insert(connection: Connection, rows: Rows, *, again: bool) -> None:

@@ -22,7 +22,8 @@ from engine.clock import Clock
 from engine.config import Config
 from engine.domain.times import to_text
 from engine.errors import CursorUnusable, LogCorrupt, LogFailed, Unavailable
-from engine.history.database import Database, Moved, NotOurs, Place, short
+from engine.history.database import Database, short
+from engine.history.places import Moved, NotOurs, Place
 from engine.log import Log
 from engine.mailbox import Committed
 from engine.metrics import Metrics
@@ -67,27 +68,42 @@ class Host(Protocol):
 
     config: Config
     clock: Clock
-    log: Log
     checkpoint: Checkpoint
     metrics: Metrics
     tail: Tail
+
+    @property
+    def log(self) -> Log: ...
 
     @property
     def epoch(self) -> str: ...
 
 
 class Keeper:
-    """Keeps one history. A `Consumer` like the runners of reactions, under the name `history`."""
+    """Keeps the history of one log. A `Consumer` like the runners of reactions, under the name `history`.
+
+    Args:
+        partition: of a shared log; `None`: it is one node's own.
+        thread: in which the database is spoken to.
+    """
 
     name = NAME
+    lost = 0
 
-    def __init__(self, host: Host, database: Database) -> None:
+    def __init__(
+        self,
+        host: Host,
+        database: Database,
+        partition: int | None = None,
+        thread: trio.CapacityLimiter | None = None,
+    ) -> None:
         self._host = host
         self._database = database
+        self._partition = partition
         self._place: Place | None = None  # known while the database answers
         self._position = 0
         self._parking = Parking(NAME, host, stream_of)
-        self._thread = trio.CapacityLimiter(1)
+        self._thread = thread or trio.CapacityLimiter(1)
         self._said = ""
         self._failures = 0
 
@@ -125,20 +141,24 @@ class Keeper:
         self._position = max(positions.get(NAME, 0), self._host.log.first - 1)
         await self._parking.load()
 
+    def keeper_of(self, partition: Host) -> Keeper:
+        """Return the keeper of a partition: there is one."""
+        return self
+
+    def position_of(self, partition: Host) -> int:
+        """Return up to which position everything is known to be in the database."""
+        return self._position
+
+    async def watch(self) -> None:
+        """See `SharedHistory.watch`: nobody else writes here."""
+
     async def query(self, ask: Callable[[Database], T]) -> T:
         """Return what a question to the database answers.
 
         Raises:
             DatabaseDown: it does not answer, or not in time.
         """
-        try:
-            with trio.fail_after(QUERY_S):
-                return await self._in_thread(lambda: ask(self._database))
-        except trio.TooSlowError:
-            raise DatabaseDown from None
-        except Exception as error:
-            logger.warning("a question to the history failed: %s", short(error))
-            raise DatabaseDown from error
+        return await ask_database(lambda: ask(self._database), self._thread)
 
     # Writing
 
@@ -155,6 +175,8 @@ class Keeper:
                 raise
             except* (CursorUnusable, Moved):
                 self._place = None  # the database is somewhere else than was thought: look again
+            except* Unavailable as group:
+                logger.info("the history waits for the log: %s", _first(group))
             except* Exception as group:  # noqa: BLE001 - whatever it is, the next try may be better
                 self._place = None
                 self._host.metrics.history_errors.labels("database").inc()
@@ -174,11 +196,8 @@ class Keeper:
             NotOurs: it is not.
         """
         host, log = self._host, self._host.log
-        place = await self._in_thread(self._database.open)
-        foreign = place.position > 0 and place.epoch != host.epoch and not await self._is_ours(place)
-        if foreign or place.position > log.head:
-            ends = f"it holds records up to {place.position} of a log that is not this one"
-            raise NotOurs(f"{ends}: empty it and use `onda history --rebuild`, or name another database")
+        place = await self._in_thread(lambda: self._database.open(self._partition))
+        place = await self._agree(place)
         gap = None
         if place.position < log.first - 1:
             gap = (place.position + 1, log.first - 1)
@@ -186,6 +205,13 @@ class Keeper:
         if gap is not None or place.epoch != host.epoch:
             now = to_text(host.clock.now_ms())
             place = await self._in_thread(lambda: self._database.adopt(place, host.epoch, gap, now))
+        return place
+
+    async def _agree(self, place: Place) -> Place:
+        """Return a place at which history and log agree. Raises as `_connect`."""
+        foreign = place.position > 0 and place.epoch != self._host.epoch and not await self._is_ours(place)
+        if foreign or place.position > self._host.log.head:
+            raise NotOurs(tell_foreign(place))
         return place
 
     async def _is_ours(self, place: Place) -> bool:
@@ -228,6 +254,7 @@ class Keeper:
         parking = self._parking
         if any(record.stream in parking for record in records):
             async with parking.lock:
+                await self._look()
                 waiting = [record for record in records if record.stream in parking]
                 for record in waiting:
                     await parking.park(record, record.stream, 0, "an earlier record of this stream is parked")
@@ -239,7 +266,7 @@ class Keeper:
     async def _commit(self, records: Sequence[Committed], last: Committed) -> None:
         place = self._place
         assert place is not None
-        after = Place(last.position, place.epoch, last.id)
+        after = place._replace(position=last.position, last_id=last.id)
         await self._in_thread(lambda: self._database.write(records, place, after))
         self._place = after
         self._position = after.position
@@ -253,6 +280,7 @@ class Keeper:
             while (error := await self._try_one(record)) is not None:
                 self._host.metrics.history_errors.labels("record").inc()
                 if attempt > RETRIES:
+                    await self._look()
                     await self._parking.park(record, record.stream, attempt, short(error))
                     await self._commit((), record)
                     break
@@ -275,7 +303,14 @@ class Keeper:
         return None
 
     async def _write_again(self, record: Committed) -> None:
-        await self._in_thread(lambda: self._database.write_again(record))
+        await self._in_thread(lambda: self._database.write_again(record, self._partition))
+
+    async def _look(self) -> None:
+        """See that nobody else keeps this history meanwhile: what is parked has no place to compare with."""
+        place = self._place
+        assert place is not None
+        if self._partition is not None:
+            await self._in_thread(lambda: self._database.look(place))
 
     async def _forget(self) -> None:
         """Delete events that are older than they have to be, in small steps, for ever."""
@@ -285,7 +320,7 @@ class Keeper:
 
     def _forget_some(self) -> int:
         horizon_ms = self._host.clock.now_ms() - self._host.config.history_days * DAY_MS
-        return self._database.forget(to_text(max(0, horizon_ms)), FORGET_MAX)
+        return self._database.forget(to_text(max(0, horizon_ms)), FORGET_MAX, self._partition)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         # Left behind when the node ends: a database that hangs must not hold it. The place says what it did.
@@ -296,6 +331,28 @@ class Keeper:
         if text != self._said:
             logger.log(level, "%s", text)
             self._said = text
+
+
+async def ask_database(ask: Callable[[], T], thread: trio.CapacityLimiter, level: int = logging.WARNING) -> T:
+    """Return what a question to the database answers, asked in a thread. `level`: at which to log a failure.
+
+    Raises:
+        DatabaseDown: it does not answer, or not in time.
+    """
+    try:
+        with trio.fail_after(QUERY_S):
+            return await trio.to_thread.run_sync(ask, limiter=thread, abandon_on_cancel=True)
+    except trio.TooSlowError:
+        raise DatabaseDown from None
+    except Exception as error:
+        logger.log(level, "a question to the history failed: %s", short(error))
+        raise DatabaseDown from error
+
+
+def tell_foreign(place: Place) -> str:
+    """Return what is to be done about a history of another log."""
+    ends = f"it holds records up to {place.position} of a log that is not this one"
+    return f"{ends}: empty it and use `onda history --rebuild`, or name another database"
 
 
 def _first(error: BaseException) -> BaseException:

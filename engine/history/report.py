@@ -30,6 +30,7 @@ from engine.history.carried import (
     unpaid_at,
     unsettled_before,
 )
+from engine.history.places import count_records
 
 
 class Money(Struct, frozen=True):
@@ -149,7 +150,6 @@ def make_report(
     refunds = _sum([row for row in given if not row["void"]])
     open_tables = tables_open_at(connection, store, end)
     open_orders, left = unpaid_at(connection, store, start, end, open_tables)
-    position = connection.execute(select(tables.history_position.c.position)).scalar()
     return Report(
         store,
         day,
@@ -167,7 +167,7 @@ def make_report(
         open_tables,
         left,
         unsettled_before(connection, store, end),
-        position or 0,
+        count_records(connection),
     )
 
 

@@ -65,17 +65,19 @@ class Rows:
 
     Args:
         counts_before: returns what the database last noted of (store, product).
+        offset: where the positions of these records begin in the tables (`tables.SPAN`).
 
     Attributes:
         added: rows that are new, by table. latest: rows that replace those with the same key, by table and
         key.
     """
 
-    def __init__(self, counts_before: Callable[[str, str], Counts]) -> None:
+    def __init__(self, counts_before: Callable[[str, str], Counts], offset: int = 0) -> None:
         self.added: dict[Table, list[Row]] = {}
         self.latest: dict[Table, dict[tuple[Any, ...], Row]] = {}
         self._counts: dict[tuple[str, str], Counts] = {}
         self._counts_before = counts_before
+        self._offset = offset
 
     def take(self, records: Iterable[Committed]) -> None:
         """Add records in the order of the log.
@@ -85,14 +87,15 @@ class Rows:
         """
         for record in records:
             envelope = _decode(record.body)
-            self._take_event(record, envelope)
+            position = self._offset + record.position
+            self._take_event(record, position, envelope)
             if record.stream.startswith("store:"):
                 store = record.stream[6:]
                 if envelope.patch:
-                    self._take_patch(store, record.position, envelope)
-                self._take_stock(store, record, envelope)
+                    self._take_patch(store, position, envelope)
+                self._take_stock(store, record, position, envelope)
                 if envelope.type == "CouponIssued":
-                    self._take_coupon(store, record)
+                    self._take_coupon(store, record, position)
 
     def _add(self, table: Table, row: Row) -> None:
         self.added.setdefault(table, []).append(row)
@@ -101,10 +104,10 @@ class Rows:
         key = tuple(row[column.name] for column in table.primary_key)
         self.latest.setdefault(table, {})[key] = row
 
-    def _take_event(self, record: Committed, envelope: _Envelope) -> None:
+    def _take_event(self, record: Committed, position: int, envelope: _Envelope) -> None:
         order = getattr(record.event, "order", None)
         row = {
-            "position": record.position,
+            "position": position,
             "stream": record.stream,
             "version": record.version,
             "id": envelope.id,
@@ -202,7 +205,7 @@ class Rows:
             row |= {"code": cut(attempt.code), "message": cut(attempt.message, tables.LONG_CHARS)}
             self._put(tables.payment_attempts, row)
 
-    def _take_stock(self, store: str, record: Committed, envelope: _Envelope) -> None:
+    def _take_stock(self, store: str, record: Committed, position: int, envelope: _Envelope) -> None:
         number = 0
         for product, before, after in self._changes(store, record, envelope):
             self._counts[store, product] = after
@@ -210,7 +213,7 @@ class Rows:
                 continue
             order = getattr(record.event, "order", None)
             row = {
-                "position": record.position,
+                "position": position,
                 "number": number,
                 "store": store,
                 "product": product,
@@ -252,10 +255,10 @@ class Rows:
             return Counts()
         return Counts(product.stock, product.held, product.pinned)
 
-    def _take_coupon(self, store: str, record: Committed) -> None:
+    def _take_coupon(self, store: str, record: Committed, position: int) -> None:
         event: Any = record.event
         row = {
-            "position": record.position,
+            "position": position,
             "store": store,
             "coupon": event.coupon,
             "holder": cut(event.holder),

@@ -13,6 +13,13 @@ from sqlalchemy.dialects.mysql import LONGTEXT
 
 FORMAT = 1
 """Written into `history_position`; a newer one is refused."""
+FORMAT_SHARED = 2
+"""The same for the history of a shared log, whose places are in `history_places`."""
+
+SPAN = 10**12
+"""Positions of one partition in `position`: those of partition p of a shared log begin at (p + 1) * SPAN, and
+those of one node's own log at 0. So both fit into one database, and every one into a JavaScript number.
+"""
 
 STREAM_CHARS = 160
 ID_CHARS = 64
@@ -259,3 +266,36 @@ history_gaps = Table(
     **_BINARY,
 )
 """Records `low` to `high` that the log had dropped before the history could have them."""
+
+history_places = Table(
+    "history_places",
+    metadata,
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("low", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    _words("log", 64),
+    _words("epoch", 64),
+    _id("last_id"),
+    **_BINARY,
+)
+"""`history_position` for each partition of a shared log, with positions as they are in the partition. `log`:
+the epoch that the partition began with. Records up to `low` were in the log that the shared one was made of,
+and are here as records of that.
+"""
+
+history_lost = Table(
+    "history_lost",
+    metadata,
+    Column("position", _position(), primary_key=True, autoincrement=False),
+    Column("epoch", String(64), primary_key=True),
+    Column("stream", String(STREAM_CHARS), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    _id("id"),
+    _words("type"),
+    _time("time", optional=False),
+    _id("order_id", optional=True),
+    Column("body", _text(), nullable=False),
+    _time("noted_at", optional=False),
+    **_BINARY,
+)
+"""Events that a shared log lost after they were here, in which epoch; what they did is undone."""

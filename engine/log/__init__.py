@@ -44,6 +44,19 @@ def partition_of(stream: str, partitions: int) -> int:
     return crc32(stream.encode()) % partitions
 
 
+EVER = 1 << 62
+
+
+def end_of(epoch: str, epochs: Sequence[tuple[str, int]]) -> int | None:
+    """Return where an epoch of a shared log ended, by all `epochs` with the positions after which they began:
+    the least at which a later one did. `EVER` while it lasts, `None` when it never was.
+    """
+    names = [name for name, _ in epochs]
+    if epoch not in names:
+        return None
+    return min((began for _, began in epochs[names.index(epoch) + 1 :]), default=EVER)
+
+
 class Log(Protocol):
     """A totally ordered, durable sequence of entries. Positions count from 1 without a hole."""
 
@@ -146,4 +159,12 @@ class SharedLog(Log, Protocol):
     async def wait_epoch(self, epoch: str) -> str:
         """Wait until the epoch is not `epoch`, and return it: what is known of the log has to be forgotten
         and read again.
+        """
+
+    async def epochs(self) -> list[tuple[str, int]]:
+        """Return every epoch that is known of, with the position after which it began; the first one is that
+        of the log's beginning, and names the log for ever.
+
+        Raises:
+            Unavailable: the log is away.
         """

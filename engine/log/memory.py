@@ -48,6 +48,7 @@ class MemoryLog:
         self._failure: LogFailed | None = None
         self._failed = trio.Event()
         self._changed = trio.Event()
+        self._epochs = [(epoch, 0)]
 
     async def append(self, entries: Sequence[Entry], basis: Basis | None = None) -> int:
         """See `engine.log.Log.append`."""
@@ -173,6 +174,11 @@ class MemoryLog:
             await self._changed.wait()
         return self.epoch
 
+    async def epochs(self) -> list[tuple[str, int]]:
+        """See `engine.log.SharedLog.epochs`."""
+        await trio.lowlevel.checkpoint()
+        return list(self._epochs)
+
     async def trim(self, upto: int) -> None:
         """Drop entries at positions ≤ `upto`."""
         await trio.lowlevel.checkpoint()
@@ -225,6 +231,7 @@ class MemoryLog:
         self.head -= count
         del self._entries[-count:]
         self.epoch = epoch
+        self._epochs.append((epoch, self.head))
         self._wake()
 
     def fail(self, why: str = "the test says so") -> None:

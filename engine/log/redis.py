@@ -297,6 +297,10 @@ class RedisPartition:
             await self._epoch_changed.wait()
         return self.epoch
 
+    async def epochs(self) -> list[tuple[str, int]]:
+        """See `engine.log.SharedLog.epochs`."""
+        return await self._host.ask(partial(self._host.asking.epochs, self.number))
+
     async def trim(self, upto: int) -> None:
         """See `engine.log.Log.trim`."""
         upto = min(upto, self.seen)

@@ -240,6 +240,14 @@ class Asking:
             self._entry_bytes = max(64, size // len(records))
         return records, meta
 
+    def epochs(self, partition: int) -> list[tuple[str, int]]:
+        """Return every epoch that there was, and after which position each began."""
+        lines = self.ask(
+            partition, lambda line: good(line.call([("LRANGE", Keys.of(partition).epochs, 0, -1)])[0])
+        )
+        words = [line.decode().split(" ") for line in lines]
+        return [(name, int(position)) for name, position in words]
+
     def fork(self, partition: int, epoch: str, witness: Witness) -> Meta:
         """Begin a new epoch if a record that was acknowledged is not there; return what holds now."""
         keys = Keys.of(partition)

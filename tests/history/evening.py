@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -25,6 +26,8 @@ from engine.domain.table.cart import AddToCart, SubmitCart
 from engine.domain.table.sitting import CloseTable, OpenTable
 from engine.history import tables
 from engine.history.database import database_url
+from engine.history.keeper import DatabaseDown
+from engine.partition import Partition
 from engine.payments.contract import Approved, Declined, Result, Unknown
 from tests.engine.shop import OWNER, STORE, make_shop, state_of
 from tests.engine.shop import config as engine_config
@@ -41,19 +44,19 @@ def wishes(**quantities: int) -> tuple[Wish, ...]:
     return tuple(Wish(product=product, quantity=quantity) for product, quantity in quantities.items())
 
 
-async def spend(node: Node) -> None:
-    """Orders of all kinds, what becomes of them, and a menu that changes meanwhile."""
+async def spend(node: Node, *others: Node) -> None:
+    """Orders of all kinds, what becomes of them, and a menu that changes meanwhile; all through one node."""
     await make_shop(node, stock=40)
     await make_shop(node, "store:s2")
     await node.ask(
         STORE, PutProduct(product="rice", name="밥", price=1000, tax_free=True, stock=30), by=OWNER
     )
     await node.ask("table:s1/3", OpenTable(guests=2), by="table:s1/3")
-    await settled(node, history=False)  # the table has its menu
+    await settled(node, *others, history=False)  # the table has its menu
     for number in range(3):
         await node.ask("table:s1/3", AddToCart(product="ramen", quantity=number + 1), by="table:s1/3")
         await node.ask("table:s1/3", SubmitCart(), by="table:s1/3")
-        await settled(node, history=False)
+        await settled(node, *others, history=False)
     there = Destination("김 \0 ☂", "010-1", "서울 " * 50)
     for name in ("o-a", "O-A", "o-b", "o-c", "o-d"):
         order = CreateOrder(wishes(ramen=2, rice=1), order=name, user="u1", shipping=there)
@@ -69,9 +72,9 @@ async def spend(node: Node) -> None:
     for name in ("o-c", "3-1", "3-2", "3-3"):
         await node.ask(STORE, MarkReady(order=name), by=OWNER)
         await node.ask(STORE, MarkServed(order=name), by=OWNER)
-    await settled(node)
+    await settled(node, *others)
     await node.ask("table:s1/3", CloseTable(), by=OWNER)
-    await settled(node)
+    await settled(node, *others)
 
 
 class Bank:
@@ -132,11 +135,28 @@ async def pay_first(node: Node) -> None:
     await settled(node)
 
 
-async def settled(node: Node, *, history: bool = True, seconds: float = 20.0) -> None:
-    """Wait until everything that follows from the log has followed."""
+async def settled(*nodes: Node, history: bool = True, seconds: float = 20.0) -> None:
+    """Wait until everything that follows from the log has followed, at whichever node."""
     with trio.fail_after(seconds):
-        while node.statistics()["reaction_lag"] or (history and node.history and node.history.lag):
+        while not all(map(_handled, zip(*(node.partitions for node in nodes), strict=True))):
             await trio.sleep(0.01)
+        for node in nodes:
+            while history and node.history and await _lag(node):
+                await trio.sleep(0.01)
+
+
+def _handled(same: tuple[Partition, ...]) -> bool:
+    """Whether reactions have come to the end of a partition that several nodes have."""
+    head = max(part.log.head for part in same)
+    runners = [one for part in same for one in part.runners if part.on_duty and one.name != "history"]
+    return bool(runners) and all(runner.position >= head for runner in runners)
+
+
+async def _lag(node: Node) -> int:
+    assert node.history is not None
+    with suppress(DatabaseDown):
+        await node.history.query(lambda database: None)
+    return node.history.lag
 
 
 def dump(db: str) -> dict[str, list[tuple[Any, ...]]]:

@@ -73,7 +73,7 @@ async def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path, se
     assert len(dump(db)["events"]) > 0
 
 
-def _refuse(monkeypatch: pytest.MonkeyPatch, *orders: str) -> set[str]:
+def refuse(monkeypatch: pytest.MonkeyPatch, *orders: str) -> set[str]:
     """Make these orders records that no database takes; the set may be changed."""
     refused = set(orders)
     take = Rows.take
@@ -95,7 +95,7 @@ async def test_a_record_that_nobody_takes_is_parked_with_its_stream(
     tmp_path: Path, new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1 + 4 attempts; other streams go on; a replay puts everything where it belongs, as if nothing was."""
-    refused = _refuse(monkeypatch, "bad")
+    refused = refuse(monkeypatch, "bad")
     data, db = str(tmp_path / "data"), new_database()
     async with open_node(config(data, db)) as node:
         await make_shop(node)
@@ -128,7 +128,7 @@ async def test_a_record_that_nobody_takes_is_parked_with_its_stream(
 
 async def test_skipping_leaves_one_record_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are there."""
-    _refuse(monkeypatch, "bad")
+    refuse(monkeypatch, "bad")
     db = f"sqlite:///{tmp_path}/a.db"
     async with open_node(config(str(tmp_path / "data"), db)) as node:
         await make_shop(node)

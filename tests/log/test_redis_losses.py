@@ -75,6 +75,7 @@ async def test_a_lost_end_begins_a_new_epoch(tmp_path: Path) -> None:
             assert (await log.follow(7, 1))[0][1].body == b"again"
             with client(server) as direct:
                 assert direct.lrange("{onda:0}:epochs", 0, -1) == [f"{epoch} 0", f"{fresh} 7"]
+            assert await log.epochs() == [(epoch, 0), (fresh, 7)]
 
 
 async def test_a_synced_aof_that_lost_its_end_all_the_same_is_found_by_its_witness(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from engine.errors import Conflict, CursorUnusable, Forked
-from engine.log import Head, SharedLog
+from engine.log import EVER, Head, SharedLog, end_of
 from engine.log.memory import MemoryLog
 from engine.records import Entry
 from tests.log.redis_site import STREAM, basis, entry, needs_redis, opened, until
@@ -155,3 +155,14 @@ async def test_what_others_append_is_followed(both: Both) -> None:
         assert [read.version for _, read in taken if read.stream == stream] == list(range(1, 101))
     with trio.fail_after(5):
         assert await one.follow(300, 0.05) == []
+
+
+async def test_epochs_say_how_far_each_holds(both: Both) -> None:
+    """The first one names the log; the last one holds whatever comes, and one that never was is not known."""
+    one, other = both
+    await one.append([entry(1)], basis(one, "", "a"))
+    epochs = await other.epochs()
+    assert epochs == [(one.epoch, 0)]
+    assert end_of(one.epoch, epochs) == EVER
+    epochs += [("b", 7), ("c", 5)]
+    assert [end_of(name, epochs) for name in (one.epoch, "b", "c", "x")] == [5, 5, EVER, None]
