@@ -65,7 +65,7 @@ def to_redis(
             seen(epoch, head)
             if shared.standing():
                 shared.empty()
-            shared.claim()
+            shared.claim(epoch)
             _write(folder, places.floor, shared, tally, told)
             kept = KeptShared(shared, epoch)
             told("checkpoint", tally.records)

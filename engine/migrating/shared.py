@@ -31,10 +31,11 @@ READ_MAX = 1000
 CLAIM = script(
     """
 if redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3], KEYS[4]) > 0 then return 0 end
+redis.call('RPUSH', KEYS[4], ARGV[2] .. ' 0')
 return redis.call('HSET', KEYS[1], 'partitions', ARGV[1])
 """
 )
-"""KEYS: meta, log, heads, epochs."""
+"""KEYS: meta, log, heads, epochs. ARGV: what stands for the number of partitions, the epoch."""
 
 LOAD = script(
     f"""
@@ -233,8 +234,8 @@ class Shared:
 
     # Filling it
 
-    def claim(self) -> None:
-        """Take an empty Redis, so that no node makes a log there.
+    def claim(self, epoch: str) -> None:
+        """Take an empty Redis for a log of this epoch, so that no node makes one there.
 
         Raises:
             ConfigError: somebody else was faster.
@@ -242,10 +243,11 @@ class Shared:
         for number in range(self.partitions):
             keys = Keys.of(number)
             names = (keys.meta, keys.log, keys.heads, keys.epochs)
-            (mine,) = self.run(CLAIM, [(number, names, (MOVING,))])
+            (mine,) = self.run(CLAIM, [(number, names, (MOVING, epoch))])
             if not mine:
                 for claimed in range(number):
-                    self.call(claimed, [("DEL", Keys.of(claimed).meta)])
+                    names = (Keys.of(claimed).epochs, Keys.of(claimed).meta)
+                    self.call(claimed, [("DEL", *names)])
                 raise ConfigError("a log was made in this Redis just now")
 
     def empty(self) -> None:
@@ -274,7 +276,6 @@ class Shared:
             keys, meta = Keys.of(number), metas[number]
             with _asked():
                 run = self._lines.to(self._route.addresses()[number]).server.run
-            self.call(number, [("RPUSH", keys.epochs, f"{meta.epoch} 0")])
             words = {
                 "epoch": meta.epoch,
                 "head": meta.head,
