@@ -83,7 +83,7 @@ def _move_from(config: Config, url: str, *, again: bool) -> None:
     report = from_redis(config.data, url, sizes, again=again, told=_show)
     _print(report, f"the log in {shown} is in {config.data} now", time.monotonic() - began_s)
     if report.fresh:
-        print(f"partitions were in different epochs, so {report.epoch} begins: clients get a snapshot")
+        print("Redis has lost records, or may have when it ended: a new epoch begins, with snapshots for all")
     print(f"{shown} is left as it was, but nodes refuse it: it is marked as moved")
     print(f"next: onda serve --data {config.data}")
 

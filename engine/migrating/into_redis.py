@@ -53,13 +53,13 @@ def to_redis(
     """
     with source(data, moved=again) as folder, closing(Shared(url, partitions)) as shared:
         _check_empty(shared, again)
-        if folder.is_moved and not shared.standing():
-            raise LogMoved(f"{data} was moved already, and this Redis has no unfinished move of it")
         with reading(folder.checkpoint) as saved:
             places = saved.places()
             tally, split, epoch, head = _read(folder, places, partitions, told)
             if places.position < head - tally.records:
                 raise LogCorrupt(folder.checkpoint, 0, f"it ends at {places.position}, before the log begins")
+            if folder.is_moved and not (shared.standing() and shared.claimed_for() in ("", epoch)):
+                raise LogMoved(f"{data} was moved already, and this Redis has no unfinished move of it")
             tally.add_resting(saved.versions(), epoch)
             parts = split.places(places, tally.gone())
             seen(epoch, head)
@@ -196,7 +196,7 @@ def _metas(tally: Tally, epoch: str) -> list[Meta]:
     for head in tally.heads.values():
         streams[head.partition] += 1
     rows = zip(tally.gone(), tally.counts, tally.last, streams, strict=True)
-    return [Meta(epoch, gone + count, gone + 1, last, many, False) for gone, count, last, many in rows]
+    return [Meta(epoch, gone + count, gone + 1, last, many) for gone, count, last, many in rows]
 
 
 def _compare(

@@ -51,8 +51,8 @@ def from_redis(data: str, url: str, sizes: Sizes, *, again: bool = False, told: 
             raise LogMoved("the log in this Redis was moved already: `onda migrate --undo` lets it be used")
         shared.check_alone()
         metas = [shared.meta(number) for number in range(shared.partitions)]
-        epochs = {meta.epoch for meta in metas}
-        epoch = metas[0].epoch if len(epochs) == 1 else new_epoch(os.urandom)
+        same = len({meta.epoch for meta in metas}) == 1 and all(meta.intact for meta in metas)
+        epoch = metas[0].epoch if same else new_epoch(os.urandom)
         heads = read_heads(shared)
         with target(data, again=again, unfinished=moved) as folder:
             kept = KeptShared(shared)
@@ -78,7 +78,7 @@ def from_redis(data: str, url: str, sizes: Sizes, *, again: bool = False, told: 
             shared.close_log(metas)
             told("open", tally.records)
             folder.finish()
-    return Report.of(tally, epoch, sums, places, fresh=len(epochs) > 1)
+    return Report.of(tally, epoch, sums, places, fresh=not same)
 
 
 def undo_from_redis(url: str) -> bool:

@@ -15,7 +15,7 @@ from engine.checkpoint_redis import PARTITIONS_MAX
 from engine.errors import ConfigError, LogAway, LogCorrupt, LogFailed, LogLocked
 from engine.lease_redis import ALIVE_S
 from engine.log.redis_asking import Record, Refused, good, read_records
-from engine.log.redis_lines import Away, Cut, refusal_of
+from engine.log.redis_lines import Away, Cut, Server, refusal_of
 from engine.log.redis_route import Lines, Route
 from engine.log.redis_scripts import FORMAT, MOVED, MOVING, Keys, Script, script
 
@@ -82,14 +82,16 @@ return 1
 
 
 class Meta(NamedTuple):
-    """What a partition says about itself. `closed`: it was moved away."""
+    """What a partition says about itself. `intact`: it had not met another run of the server that may have
+    lost something.
+    """
 
     epoch: str
     head: int
     first: int
     last: str
     streams: int
-    closed: bool
+    intact: bool = True
 
 
 class Shared:
@@ -131,6 +133,10 @@ class Shared:
                 answers += [_checked(one) for one in self._lines.to(address).run(text, some)]
         return answers
 
+    def _server(self, number: int) -> Server:
+        with _asked():
+            return self._lines.to(self._route.addresses()[number]).server
+
     # What is there
 
     def standing(self) -> str:
@@ -139,6 +145,11 @@ class Shared:
         """
         (found,) = self.call(0, [("HGET", Keys.of(0).meta, "partitions")])
         return "" if found is None else str(found.decode())
+
+    def claimed_for(self) -> str:
+        """Return the epoch of the log that a move has begun to write; empty when it did not come that far."""
+        found = self.call(0, [("LINDEX", Keys.of(0).epochs, 0)])[0]
+        return "" if found is None else str(found.decode().partition(" ")[0])
 
     def all_keys(self) -> Iterator[tuple[int, bytes]]:
         """Yield every key of a log, and a partition on the same server."""
@@ -177,17 +188,17 @@ class Shared:
             LogCorrupt: it is not there, or not all of it.
         """
         keys = Keys.of(number)
-        names = ("epoch", "closed", "head", "first", "last", "streams")
+        names = ("epoch", "closed", "run", "head", "first", "last", "streams")
+        server = self._server(number)
         values, records, heads = self.call(
             number, [("HMGET", keys.meta, *names), ("XLEN", keys.log), ("HLEN", keys.heads)]
         )
-        epoch, closed, *rest = values
+        epoch, closed, run, *rest = values
         if (epoch is None and closed is None) or None in rest:
             raise LogCorrupt(keys.meta, 0, "it is missing in Redis")
         head, first, last, streams = rest
-        meta = Meta(
-            (epoch or closed).decode(), int(head), int(first), last.decode(), int(streams), epoch is None
-        )
+        intact = server.safe or run == server.run.encode()
+        meta = Meta((epoch or closed).decode(), int(head), int(first), last.decode(), int(streams), intact)
         if records != meta.head - meta.first + 1 or heads != meta.streams:
             raise LogCorrupt(keys.meta, 0, "records or heads of streams are missing in Redis")
         return meta
@@ -246,8 +257,7 @@ class Shared:
             (mine,) = self.run(CLAIM, [(number, names, (MOVING, epoch))])
             if not mine:
                 for claimed in range(number):
-                    names = (Keys.of(claimed).epochs, Keys.of(claimed).meta)
-                    self.call(claimed, [("DEL", *names)])
+                    self.call(claimed, [("DEL", Keys.of(claimed).epochs, Keys.of(claimed).meta)])
                 raise ConfigError("a log was made in this Redis just now")
 
     def empty(self) -> None:
@@ -274,15 +284,13 @@ class Shared:
         """Let nodes use it."""
         for number in reversed(range(self.partitions)):
             keys, meta = Keys.of(number), metas[number]
-            with _asked():
-                run = self._lines.to(self._route.addresses()[number]).server.run
             words = {
                 "epoch": meta.epoch,
                 "head": meta.head,
                 "first": meta.first,
                 "last": meta.last,
                 "streams": meta.streams,
-                "run": run,
+                "run": self._server(number).run,
                 "format": FORMAT,
                 "partitions": self.partitions,
             }

@@ -231,7 +231,7 @@ class Kept(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was moved. `fresh`: a new epoch began, as the partitions were in different ones."""
+    """What was moved. `fresh`: a new epoch began, as something was lost in Redis, or may have been."""
 
     epoch: str
     fresh: bool
