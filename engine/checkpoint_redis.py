@@ -42,9 +42,9 @@ CALL_BYTES = 256 << 10
 """States and answers that one script takes over: nobody else is served meanwhile."""
 PARTITIONS_MAX = 1024
 
-pack = msgspec.msgpack.encode
-unpack_answer = msgspec.msgpack.Decoder(Answer).decode
-unpack_parked = msgspec.msgpack.Decoder(Parked).decode
+_pack = msgspec.msgpack.encode
+_unpack_answer = msgspec.msgpack.Decoder(Answer).decode
+_unpack_parked = msgspec.msgpack.Decoder(Parked).decode
 
 _GUARD = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lost', 'lease'} end
@@ -52,7 +52,9 @@ if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[2] then return {'lost', 'epoch'}
 """
 """KEYS: lease, meta. ARGV: who believes to hold it, the epoch."""
 
-_SAVE = """
+SAVE = script(
+    _GUARD
+    + """
 local tag, floor, states = ARGV[3], ARGV[4], tonumber(ARGV[5])
 for n = 6, 5 + 4 * states, 4 do
   local name, version, due = ARGV[n], tonumber(ARGV[n + 1]), ARGV[n + 2]
@@ -77,12 +79,10 @@ for n = 6 + 4 * states, #ARGV, 5 do
 end
 return {'ok'}
 """
-SAVE = script(_GUARD + _SAVE)
+)
 """ARGV: the tag, the floor, how many states; for each state stream, version, deadline (or nothing) and bytes;
 for each answer stream, key, at_ms, digest and bytes.
 """
-FILL = script(_SAVE)
-"""The same for whoever fills a log that no node can open yet: nobody holds a lease there."""
 
 FINISH = script(
     _GUARD
@@ -189,7 +189,7 @@ class RedisCheckpoint:
             ]
         )
         if found[0] is not None:
-            limit = end_of(found[3], epochs)
+            limit = _end_of(found[3], epochs)
             self.position, self.floor, self.refill = (min(int(one), limit) for one in found[:3])
 
     async def take(self, moment: Moment) -> None:
@@ -210,7 +210,7 @@ class RedisCheckpoint:
         for stream, key, known in moment.answers:
             if known.answer is None:
                 continue
-            packed = pack(known.answer)
+            packed = _pack(known.answer)
             words += (stream, key, known.at_ms, known.digest, packed)
             size += len(packed)
             if size > CALL_BYTES:
@@ -240,7 +240,7 @@ class RedisCheckpoint:
             if line is not None:
                 head, _, state = line.partition(b"\n")
                 version, floor, epoch = head.split(b" ")
-                if int(floor) <= end_of(epoch, epochs):
+                if int(floor) <= _end_of(epoch, epochs):
                     states[stream] = SavedState(stream, int(version), state, None)
         return states
 
@@ -256,7 +256,7 @@ class RedisCheckpoint:
     async def load_answer(self, stream: str, key: str) -> Answer | None:
         """See `Checkpoint.load_answer`."""
         found = await self._call("HGET", self._key(f"answers:{stream}"), key)
-        return None if found is None else unpack_answer(found)
+        return None if found is None else _unpack_answer(found)
 
     async def deadlines(self) -> list[tuple[str, int]]:
         """See `Checkpoint.deadlines`."""
@@ -284,7 +284,7 @@ class RedisCheckpoint:
                 )
             ]
         )
-        limit = end_of(epoch, epochs)
+        limit = _end_of(epoch, epochs)
         return {name.decode(): min(int(at), limit) for name, at in zip(found[::2], found[1::2], strict=True)}
 
     async def add_rerun(self, reaction: str, low: int, high: int) -> None:
@@ -313,9 +313,9 @@ class RedisCheckpoint:
         """See `Checkpoint.park`."""
         keys = (self._key("parked"), self._key("parking"), self._key("check"))
         place = f"{parked.reaction}\n{parked.position}"
-        arguments = (place, pack(parked), PARTITIONS_MAX, self._number)
+        arguments = (place, _pack(parked), PARTITIONS_MAX, self._number)
         id_, stored = await self._run(PARK, keys, arguments)
-        return unpack_parked(stored)._replace(id=id_)
+        return _unpack_parked(stored)._replace(id=id_)
 
     async def unpark(self, id_: int) -> None:
         """See `Checkpoint.unpark`."""
@@ -325,7 +325,8 @@ class RedisCheckpoint:
         """See `Checkpoint.parked`."""
         found = await self._call("HGETALL", self._key("parked"))
         parked = [
-            unpack_parked(one)._replace(id=int(id_)) for id_, one in zip(found[::2], found[1::2], strict=True)
+            _unpack_parked(one)._replace(id=int(id_))
+            for id_, one in zip(found[::2], found[1::2], strict=True)
         ]
         return sorted(parked, key=lambda one: one.position)
 
@@ -346,7 +347,7 @@ class RedisCheckpoint:
         """Nothing to let go of: the lines are the log's."""
 
 
-def end_of(epoch: bytes | None, epochs: Sequence[bytes]) -> int:
+def _end_of(epoch: bytes | None, epochs: Sequence[bytes]) -> int:
     """Return the position up to which what was true in an epoch still is: the least at which a later one
     began.
     """

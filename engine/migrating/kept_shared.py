@@ -6,25 +6,50 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from engine.answers import Known
+import msgspec
+
+from engine.answers import Answer, Known
 from engine.checkpoint import Parked, SavedState
-from engine.checkpoint_redis import (
-    CALL_BYTES,
-    FILL,
-    PARTITIONS_MAX,
-    end_of,
-    pack,
-    unpack_answer,
-    unpack_parked,
-)
+from engine.checkpoint_redis import CALL_BYTES, PARTITIONS_MAX, _end_of
 from engine.log import partition_of
+from engine.log.redis_scripts import Script, script
 from engine.migrating.places import Places
 from engine.migrating.shared import Shared
 
 ROWS = 200
 """States or answers that are asked for at once."""
+WORDS_MAX = 1000
 
-T = TypeVar("T")
+T = TypeVar("T", bound=tuple[Any, ...])
+
+_pack = msgspec.msgpack.encode
+_unpack_answer = msgspec.msgpack.Decoder(Answer).decode
+_unpack_parked = msgspec.msgpack.Decoder(Parked).decode
+
+STATES = script(
+    """
+for n = 2, #ARGV, 3 do
+  redis.call('HSET', ARGV[1] .. ':states', ARGV[n], ARGV[n + 2])
+  if ARGV[n + 1] ~= '' then redis.call('ZADD', ARGV[1] .. ':due', ARGV[n + 1], ARGV[n]) end
+  if string.sub(ARGV[n], 1, 6) == 'store:' then redis.call('SADD', ARGV[1] .. ':stores', ARGV[n]) end
+end
+return {'ok'}
+"""
+)
+"""KEYS: meta. ARGV: the tag; for each state stream, deadline (or nothing), and what `:states` has of it."""
+
+ANSWERS = script(
+    """
+for n = 2, #ARGV, 5 do
+  local stream, key = ARGV[n], ARGV[n + 1]
+  redis.call('HSET', ARGV[1] .. ':known:' .. stream, key, ARGV[n + 2] .. ' ' .. ARGV[n + 3])
+  redis.call('HSET', ARGV[1] .. ':answers:' .. stream, key, ARGV[n + 4])
+  redis.call('ZADD', ARGV[1] .. ':kept', ARGV[n + 2], stream .. '\\n' .. key)
+end
+return {'ok'}
+"""
+)
+"""KEYS: meta. ARGV: the tag; for each answer stream, key, at_ms, digest and bytes."""
 
 
 class KeptShared:
@@ -55,7 +80,7 @@ class KeptShared:
                 ("HGETALL", f"{tag}:parked"),
             ],
         )
-        limit = end_of(check[3], epochs)
+        limit = _end_of(check[3], epochs)
         at = [gone if word is None else max(gone, min(int(word), limit)) for word in check[:3]]
         tries = []
         for field, count in _pairs(attempts):
@@ -65,7 +90,7 @@ class KeptShared:
         for one in reruns:
             name, low, high = one.decode().split("\n")
             starts.append((name, int(low), int(high)))
-        found = [unpack_parked(one)._replace(id=int(id_)) for id_, one in _pairs(parked)]
+        found = [_unpack_parked(one)._replace(id=int(id_)) for id_, one in _pairs(parked)]
         places = {name.decode(): max(gone, min(int(place), limit)) for name, place in _pairs(positions)}
         return Places(
             at[0], at[1], at[2], places, sorted(starts), sorted(tries), sorted(found, key=_place_and_id)
@@ -86,7 +111,7 @@ class KeptShared:
                     continue
                 head, _, state = line.partition(b"\n")
                 version, floor, epoch = head.split(b" ")
-                if int(floor) <= end_of(epoch, epochs[number]):
+                if int(floor) <= _end_of(epoch, epochs[number]):
                     yield SavedState(name, int(version), state, None if due is None else int(float(due)))
 
     def answers(self) -> Iterator[tuple[str, str, Known]]:
@@ -108,7 +133,7 @@ class KeptShared:
                 for (stream, key), (line, packed) in zip(names, _pairs(found), strict=True):
                     if line is not None and packed is not None:
                         at_ms, _, digest = line.decode().partition(" ")
-                        yield stream, key, Known(int(at_ms), digest, unpack_answer(packed))
+                        yield stream, key, Known(int(at_ms), digest, _unpack_answer(packed))
 
     def tasks(self) -> Iterator[tuple[str, str]]:
         """Yield tasks and their users."""
@@ -133,44 +158,38 @@ class KeptShared:
     def add_states(self, states: Iterable[SavedState], floors: Sequence[int]) -> None:
         """Write states, in which nothing is newer than the floor of their partition."""
 
-        def words(one: SavedState) -> Sequence[Any]:
-            return one.stream, one.version, "" if one.deadline_ms is None else one.deadline_ms, one.state
+        def words(number: int, one: SavedState) -> Sequence[Any]:
+            head = f"{one.version} {floors[number]} {self._epoch}\n"
+            due_ms = "" if one.deadline_ms is None else one.deadline_ms
+            return one.stream, due_ms, head.encode() + one.state
 
-        self._fill(states, words, lambda number, count: (floors[number], count))
+        self._fill(STATES, states, words)
 
     def add_answers(self, answers: Iterable[tuple[str, str, Known]]) -> None:
         """Write answers."""
 
-        def words(one: tuple[str, str, Known]) -> Sequence[Any]:
+        def words(number: int, one: tuple[str, str, Known]) -> Sequence[Any]:
             stream, key, known = one
-            return stream, key, known.at_ms, known.digest, pack(known.answer)
+            return stream, key, known.at_ms, known.digest, _pack(known.answer)
 
-        self._fill(answers, words, lambda number, count: (0, 0))
+        self._fill(ANSWERS, answers, words)
 
-    def _fill(
-        self,
-        items: Iterable[T],
-        words_of: Callable[[T], Sequence[Any]],
-        head_of: Callable[[int, int], tuple[int, int]],
-    ) -> None:
-        """Hand items to the script, some of one partition at a time."""
+    def _fill(self, text: Script, items: Iterable[T], words_of: Callable[[int, T], Sequence[Any]]) -> None:
+        """Hand items, which begin with their stream, to a script, some of one partition at a time."""
         waiting: dict[int, list[Any]] = {}
-        sizes: dict[int, list[int]] = {}
+        sizes: dict[int, int] = {}
 
         def send(number: int) -> None:
-            keys = (f"{_tag(number)}:lease", f"{_tag(number)}:meta")
-            head = head_of(number, sizes.pop(number)[0])
-            arguments = ("", self._epoch, _tag(number), *head, *waiting.pop(number))
-            self._shared.run(FILL, [(number, keys, arguments)])
+            keys = (f"{_tag(number)}:meta",)
+            self._shared.run(text, [(number, keys, (_tag(number), *waiting.pop(number)))])
+            del sizes[number]
 
         for item in items:
-            words = words_of(item)
-            number = partition_of(words[0], self._shared.partitions)
+            number = partition_of(item[0], self._shared.partitions)
+            words = words_of(number, item)
             waiting.setdefault(number, []).extend(words)
-            size = sizes.setdefault(number, [0, 0])
-            size[0] += 1
-            size[1] += len(words[-1])
-            if size[1] > CALL_BYTES or size[0] == ROWS:
+            sizes[number] = sizes.get(number, 0) + len(words[-1])
+            if sizes[number] > CALL_BYTES or len(waiting[number]) > WORDS_MAX:
                 send(number)
         for number in list(waiting):
             send(number)
@@ -194,7 +213,7 @@ class KeptShared:
         commands += [("HSET", f"{tag}:attempts", f"{name}\n{at}", n) for name, at, n in places.attempts]
         for count, one in enumerate(places.parked, 1):
             id_ = count * PARTITIONS_MAX + number
-            commands.append(("HSET", f"{tag}:parked", id_, pack(one)))
+            commands.append(("HSET", f"{tag}:parked", id_, _pack(one)))
             commands.append(("HSET", f"{tag}:parking", f"{one.reaction}\n{one.position}", id_))
         self._shared.call(number, commands)
 
