@@ -214,6 +214,7 @@ local v, low, last = head_of(ARGV[1], KEYS[4])
 if not v then return {'gone', ARGV[1]} end
 local after, size, found = tonumber(ARGV[2]), 0, {}
 if after > v then return {'ahead', v, last} end
+if ARGV[4] == '1' then after = math.max(after, low - 1) end
 if after + 1 < low then return {'expired', v, last} end
 while after < v and size < tonumber(ARGV[3]) do
   local positions = redis.call('LRANGE', KEYS[4], after + 1 - low, after + 64 - low)
@@ -230,8 +231,9 @@ return {'ok', v, last, found}
 """,
     "no-writes",
 )
-"""KEYS: meta, log, heads, `:at:` of the stream. ARGV: stream, version to read after, bytes. Returns `ok`,
-version and id of its head, and position and entry of each record in turn.
+"""KEYS: meta, log, heads, `:at:` of the stream. ARGV: stream, version to read after, bytes, `1` to begin with
+the oldest one that is kept when those are gone. Returns `ok`, version and id of its head, and position and
+entry of each record in turn.
 """
 
 TRIM = script(

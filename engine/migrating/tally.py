@@ -231,7 +231,9 @@ class Kept(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was moved. `fresh`: a new epoch began, as something was lost in Redis, or may have been."""
+    """What was moved. `fresh`: a new epoch began, as something was lost in Redis, or may have been; `ends`:
+    position in the partition and id of the last record of each, for those who count in positions.
+    """
 
     epoch: str
     fresh: bool
@@ -246,6 +248,7 @@ class Report(NamedTuple):
     reactions: int
     parked: int
     digest: str
+    ends: list[tuple[int, str]]
 
     @classmethod
     def of(cls, tally: Tally, epoch: str, kept: Kept, places: Places, *, fresh: bool = False) -> Report:
@@ -264,4 +267,8 @@ class Report(NamedTuple):
             len(places.positions),
             len(places.parked),
             tally.digest,
+            [
+                (gone + count, last)
+                for gone, count, last in zip(tally.gone(), tally.counts, tally.last, strict=True)
+            ],
         )
