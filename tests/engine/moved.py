@@ -88,7 +88,7 @@ async def make(data: Path, seed: int, commands: int = 400, trimmed: bool = True,
             await log.append(entries)
         position = pick.randrange(int(max(share, 0.5) * len(shop.positions)), len(shop.positions) + 1)
         if trimmed:
-            await log.trim(pick.randrange(int(share * len(shop.positions)), position))
+            await log.trim(pick.randrange(int(share * position), position))
         await _save(data, shop, log.first, position)
 
 
