@@ -107,7 +107,7 @@ class SqliteCheckpoint:
             "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?)",
             ((s.stream, s.version, s.state, zlib.crc32(s.state), s.deadline_ms) for s in moment.states),
         )
-        _insert_answers(db, moment.answers)
+        insert_answers(db, moment.answers)
         db.execute("DELETE FROM answers WHERE at_ms < ?", (moment.horizon_ms,))
         db.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?)", moment.positions.items())
         for reaction, position in moment.positions.items():
@@ -240,7 +240,7 @@ class SqliteCheckpoint:
             await self._run(self._db.close)
 
 
-def _insert_answers(db: sqlite3.Connection, answers: Sequence[tuple[str, str, Known]]) -> None:
+def insert_answers(db: sqlite3.Connection, answers: Sequence[tuple[str, str, Known]]) -> None:
     """Write answers in the order of their key, so that each page of the table is written once, and many with
     one statement: Python's lock is let go and taken back once per statement, in competition with trio's
     thread. (18,000 answers beside a busy thread: 25 us of processor time each and 9 us of that thread's;
@@ -271,7 +271,7 @@ async def open_checkpoint(file: str) -> SqliteCheckpoint:
         LogFailed: the file is damaged or cannot be opened.
         LogCorrupt: a newer version of Onda wrote it.
     """
-    checkpoint = SqliteCheckpoint(await trio.to_thread.run_sync(_open, file), file)
+    checkpoint = SqliteCheckpoint(await trio.to_thread.run_sync(open_file, file), file)
     rows = await checkpoint._run(lambda: dict(checkpoint._db.execute("SELECT name, value FROM meta")))
     checkpoint.position = rows.get("position", 0)
     checkpoint.floor = rows.get("floor", 0)
@@ -279,7 +279,8 @@ async def open_checkpoint(file: str) -> SqliteCheckpoint:
     return checkpoint
 
 
-def _open(file: str) -> sqlite3.Connection:
+def open_file(file: str) -> sqlite3.Connection:
+    """Open the database of a checkpoint; see `open_checkpoint`."""
     try:
         db = sqlite3.connect(file, check_same_thread=False, isolation_level=None, timeout=10.0)
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # changes nothing in a file that is there already

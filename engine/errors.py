@@ -212,6 +212,12 @@ class LogLocked(OndaError):
     code = "log_locked"
 
 
+class LogMoved(LogFailed):
+    """The log is somewhere else now, or not all of it is here yet."""
+
+    code = "log_moved"
+
+
 class LogTooNew(OndaError):
     """A newer version of Onda wrote this log."""
 

@@ -27,7 +27,7 @@ from engine.config import Config
 from engine.domain.contract import Event
 from engine.errors import CursorUnusable, LogCorrupt
 from engine.feed import UNKNOWN, Feed, Frame
-from engine.log import Log, SharedLog
+from engine.log import Head, Log, SharedLog
 from engine.mailbox import StateLost
 from engine.records import Entry
 from engine.shared_actor import SharedActor
@@ -148,25 +148,33 @@ async def rebuild_shared(host: SharedHost, actor: SharedActor) -> None:
     actor.forget()
     saved = (await host.checkpoint.load_states([actor.stream])).get(actor.stream)
     await _restore(host, actor, saved)
-    try:
-        head, found = await host.log.read_stream(actor.stream, actor.version, CHUNK_BYTES)
-    except CursorUnusable as error:
-        if error.reason == "expired" and saved is None:
-            gone = f"{actor.stream}: its first records are dropped, and there is no saved state of it"
-            raise LogCorrupt("log", 0, gone) from None
-        if error.reason == "expired":  # a checkpoint was taken meanwhile, and the log trimmed behind it
-            raise StateLost(crash=False) from None
-        actor.forget()  # the saved state is of records that the log has lost
-        head, found = await host.log.read_stream(actor.stream, 0, CHUNK_BYTES)
     since = actor.version
+    head, found = await _read_kept(host, actor)
+    if head.version < since:
+        actor.forget()  # the saved state is of records that the log has lost
+        since = 0
+        head, found = await _read_kept(host, actor)
+    first = found[0][1].version if found else head.version + 1
+    if first > since + 1 and saved is None:
+        gone = f"{actor.stream}: its first records are dropped, and there is no saved state of it"
+        raise LogCorrupt("log", 0, gone)
+    if first > since + 1:  # a checkpoint was taken meanwhile, and the log trimmed behind it
+        raise StateLost(crash=False)
     reader = Reader(host, host.config.ring_bytes_max)
     last = head.id if actor.version == head.version else ""
     while found:
         entries = [entry for _, entry in found]
-        reader.evolve(actor, entries)
+        known = sum(entry.version <= since for entry in entries)
+        if known:
+            reader.refill(actor.stream, entries[:known])
+        if entries[known:]:
+            reader.evolve(actor, entries[known:])
         reader.end_chunk(actor.stream)
         last = decode_envelope(entries[-1].body).id
-        _, found = await host.log.read_stream(actor.stream, actor.version, CHUNK_BYTES)
+        try:
+            _, found = await host.log.read_stream(actor.stream, entries[-1].version, CHUNK_BYTES)
+        except CursorUnusable:
+            raise StateLost(crash=False) from None
     if actor.feed.head != UNKNOWN and not since <= actor.feed.head <= actor.version:
         host.renew_feed(actor)  # what its ring has does not go on here
     reader.publish()
@@ -175,6 +183,17 @@ async def rebuild_shared(host: SharedHost, actor: SharedActor) -> None:
     actor.lost = False
     actor.loaded = True
     actor.settled(last)
+
+
+async def _read_kept(host: SharedHost, actor: Actor) -> tuple[Head, list[tuple[int, Entry]]]:
+    """Read a stream from a bounded stretch behind the actor's state on, as far as it is kept: rings get it
+    back, so that recent cursors still resume by events.
+    """
+    after = max(0, actor.version - host.config.ring_frames_max)
+    try:
+        return await host.log.read_stream(actor.stream, after, CHUNK_BYTES, oldest=True)
+    except CursorUnusable:  # ahead of what there is
+        return await host.log.read_stream(actor.stream, 0, CHUNK_BYTES, oldest=True)
 
 
 async def _catch_up(host: Host, actor: Actor, after: int) -> None:

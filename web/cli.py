@@ -16,8 +16,8 @@ import trio
 
 from engine import Config, load
 from engine.config import HIDDEN, URLS, hide_password, is_secret
-from engine.errors import ConfigError, LogCorrupt, LogFailed, LogLocked, LogTooNew, OndaError
-from web import cli_bench, cli_check, cli_history, cli_log, cli_token, cli_trace
+from engine.errors import ConfigError, LogCorrupt, LogFailed, LogLocked, LogMoved, LogTooNew, OndaError
+from web import cli_bench, cli_check, cli_history, cli_log, cli_migrate, cli_token, cli_trace
 from web.logs import configure_logs
 from web.openapi import installed_version
 
@@ -27,6 +27,7 @@ EXIT_CODES: dict[type[OndaError], int] = {
     LogCorrupt: 5,
     LogTooNew: 5,
     LogFailed: 6,
+    LogMoved: 7,
 }
 """Error -> exit code. 1: another expected failure; 2: wrong use of the command line; 70: stuck or a fault."""
 
@@ -181,6 +182,7 @@ cli_log.add_commands(cli)
 cli_history.add_commands(cli)
 cli_trace.add_commands(cli)
 cli.add_command(cli_bench.bench)
+cli.add_command(cli_migrate.migrate)
 
 if __name__ == "__main__":
     main()

@@ -88,7 +88,10 @@ def _ask(line: Line, route: Route) -> Iterator[Finding]:
         yield "bad", f"keys of the log cannot be read: {meta}"
     elif meta and not isinstance(meta, Exception):
         known = read_pairs(meta)
-        yield "ok", f"a log of {known['partitions']} partitions is there, epoch {known['epoch']}"
+        if known["partitions"].isdigit():
+            yield "ok", f"a log of {known['partitions']} partitions is there, epoch {known['epoch']}"
+        else:
+            yield "warn", f"nodes refuse the log that is there: {known['partitions']} (see `onda migrate`)"
 
 
 def _judge_trips(line: Line) -> Finding:

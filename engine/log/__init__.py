@@ -130,10 +130,11 @@ class SharedLog(Log, Protocol):
         """What an append would be refused with just now; `None` when `writable`."""
 
     async def read_stream(
-        self, stream: str, after: int, bytes_max: int = 1 << 20
+        self, stream: str, after: int, bytes_max: int = 1 << 20, *, oldest: bool = False
     ) -> tuple[Head, list[tuple[int, Entry]]]:
         """Return a stream's head, and its entries with version > `after` with their positions: about
-        `bytes_max`, at least one unless there is none.
+        `bytes_max`, at least one unless there is none. `oldest`: from the oldest one on that is kept, when
+        those after `after` are not.
 
         Raises:
             CursorUnusable: entries after `after` have been dropped already (`expired`), or there is no such

@@ -139,7 +139,7 @@ class MemoryLog:
         return None if self.writable else ReadOnly()
 
     async def read_stream(
-        self, stream: str, after: int, bytes_max: int = 1 << 20
+        self, stream: str, after: int, bytes_max: int = 1 << 20, *, oldest: bool = False
     ) -> tuple[Head, list[tuple[int, Entry]]]:
         """See `engine.log.SharedLog.read_stream`."""
         await trio.lowlevel.checkpoint()
@@ -152,7 +152,7 @@ class MemoryLog:
             if entry.stream == stream and entry.version > after and size < bytes_max:
                 found.append((position, entry))
                 size += entry_bytes(entry)
-        if (found[0][1].version if found else head.version + 1) != after + 1:
+        if not oldest and (found[0][1].version if found else head.version + 1) != after + 1:
             raise CursorUnusable("expired")
         return head, found
 

@@ -45,7 +45,7 @@ def open_folder(disk: Disk, folder: str, birth: Birth, floor: int, verified: int
     """Lock and open the log in a folder, making a new one in an empty folder.
 
     Raises:
-        LogLocked, LogCorrupt, LogTooNew: it stays as it is.
+        LogLocked, LogCorrupt, LogTooNew, LogMoved: it stays as it is.
         LogFailed: the disk failed.
     """
     try:
@@ -71,6 +71,7 @@ def _open_locked(disk: Disk, folder: str, birth: Birth, floor: int, verified: in
         for stream, version in last_versions(frame.payload, frame.entries).items():
             heads.note(stream, version)
 
+    recovery.refuse_moved(disk, folder)
     found = recovery.examine(disk, folder, floor, verified, visit)
     if found is None:
         header = SegmentHeader(birth.align, birth.log, birth.epoch, 1, birth.segment_bytes, 1, 1, 0)

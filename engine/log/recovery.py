@@ -24,13 +24,14 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
-from engine.errors import LogCorrupt
+from engine.errors import LogCorrupt, LogMoved
 from engine.log import frames
 from engine.log.disk import Disk, opened, read_all, write_all
 from engine.log.frames import HEADER_BYTES, Bad, Frame, SegmentHeader
 from engine.log.segments import (
     BACKUP,
     INCOMPLETE,
+    MOVED,
     Mark,
     Scan,
     load,
@@ -67,6 +68,19 @@ class Found(NamedTuple):
     torn: bytes
     unmarked: Scan | None
     """The segment before the last, when its rolled mark may be missing or torn, or be only in the cache."""
+
+
+def refuse_moved(disk: Disk, folder: str) -> None:
+    """Refuse a log that goes on elsewhere.
+
+    Raises:
+        LogMoved: it does.
+    """
+    if MOVED in disk.list(folder):
+        with opened(disk, os.path.join(folder, MOVED)) as file:
+            text = read_all(disk, file, 1000).decode(errors="replace").strip()
+        back = "`onda migrate --undo` lets it be used again, without what came since"
+        raise LogMoved(f"the log in {folder} was moved {text or 'elsewhere'}; {back}")
 
 
 def examine(

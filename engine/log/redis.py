@@ -248,13 +248,14 @@ class RedisPartition:
         return [(record.position, record.entry) for record in records]
 
     async def read_stream(
-        self, stream: str, after: int, bytes_max: int = 1 << 20
+        self, stream: str, after: int, bytes_max: int = 1 << 20, *, oldest: bool = False
     ) -> tuple[Head, list[tuple[int, Entry]]]:
         """See `engine.log.SharedLog.read_stream`."""
         keys = (self.keys.meta, self.keys.log, self.keys.heads, self.keys.at + stream)
 
         def question(line: Line) -> Any:
-            return good(line.run(READ_STREAM, [(keys, (stream, after, max(1, bytes_max)))])[0])
+            arguments = (stream, after, max(1, bytes_max), int(oldest))
+            return good(line.run(READ_STREAM, [(keys, arguments)])[0])
 
         answer = await self._host.ask(lambda: self._host.asking.ask(self.number, question))
         word = answer[0]

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from engine.errors import ConfigError, LogFailed
+from engine.errors import ConfigError, LogFailed, LogMoved, OndaError
 from engine.log import frames
 from engine.log.opening import new_epoch
 from engine.log.redis_lines import Away, Cut, Line, has_moved, refusal_of
 from engine.log.redis_route import Lines, Route
-from engine.log.redis_scripts import FORK, FORMAT, MEET, TRIM, Keys
+from engine.log.redis_scripts import FORK, FORMAT, MEET, MOVED, MOVING, TRIM, Keys
 from engine.records import Entry
 
 READ_MAX = 1000
@@ -81,6 +81,7 @@ def meet(line: Line, partitions: Sequence[int], count: int, make: bool = False) 
 
     Raises:
         ConfigError: Redis has another number of partitions.
+        LogMoved: the log goes on elsewhere, or a move into here was not finished.
         Gone: keys are missing, though not all of a partition's.
         Refused: not just now.
         Cut: the line was lost.
@@ -95,7 +96,7 @@ def meet(line: Line, partitions: Sequence[int], count: int, make: bool = False) 
         if isinstance(answer, Exception):
             raise Refused(f"{type(answer).__name__} {answer}") from answer
         if answer[0] == b"partitions":
-            raise ConfigError(f"redis_partitions is {count}, but Redis has {answer[1].decode()}")
+            raise _other(count, answer[1].decode())
         if answer[0] == b"gone":
             what = answer[1].decode()
             if what != "meta":
@@ -104,6 +105,15 @@ def meet(line: Line, partitions: Sequence[int], count: int, make: bool = False) 
         else:
             met[partition] = read_meta(answer[1:])
     return met
+
+
+def _other(count: int, there: str) -> OndaError:
+    if there == MOVING:
+        return LogMoved("a move into this Redis was not finished: `onda migrate --again` begins it anew")
+    if there == MOVED:
+        back = "`onda migrate --undo` lets nodes use it again, without what came since"
+        return LogMoved(f"the log in this Redis was moved into a data folder; {back}")
+    return ConfigError(f"redis_partitions is {count}, but Redis has {there}")
 
 
 def read_meta(values: Sequence[Any]) -> Meta:

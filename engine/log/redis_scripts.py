@@ -28,6 +28,12 @@ from typing import NamedTuple
 
 FORMAT = 1
 
+MOVING = "moving"
+MOVED = "moved"
+"""In place of the number of partitions, and without an epoch in `:meta`: the log is being filled by a move,
+or was moved away. No script touches such a partition, no node opens it (`engine/migrating/shared.py`).
+"""
+
 
 class Script(NamedTuple):
     """A script and the name under which Redis keeps it."""
@@ -151,6 +157,7 @@ written unless it is `ok`.
 MEET = script(
     """
 local m = redis.call('HMGET', KEYS[1], 'epoch', 'head', 'first', 'last', 'streams', 'run', 'partitions')
+if m[7] and m[7] ~= ARGV[5] then return {'partitions', m[7]} end
 if not m[1] then
   if ARGV[4] ~= '1' or redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4]) > 0 then return {'gone', 'meta'} end
   redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'head', 0, 'first', 1, 'last', '', 'streams', 0,
@@ -158,7 +165,6 @@ if not m[1] then
   redis.call('RPUSH', KEYS[4], ARGV[2] .. ' 0')
   return {'ok', ARGV[2], 0, 1, ''}
 end
-if m[7] ~= ARGV[5] then return {'partitions', m[7]} end
 if redis.call('XLEN', KEYS[2]) ~= m[2] - m[3] + 1 then return {'gone', 'log'} end
 if redis.call('HLEN', KEYS[3]) ~= tonumber(m[5]) then return {'gone', 'heads'} end
 if m[6] ~= ARGV[1] then
@@ -220,6 +226,7 @@ local v, low, last = head_of(ARGV[1], KEYS[4])
 if not v then return {'gone', ARGV[1]} end
 local after, size, found = tonumber(ARGV[2]), 0, {}
 if after > v then return {'ahead', v, last} end
+if ARGV[4] == '1' then after = math.max(after, low - 1) end
 if after + 1 < low then return {'expired', v, last} end
 while after < v and size < tonumber(ARGV[3]) do
   local positions = redis.call('LRANGE', KEYS[4], after + 1 - low, after + 64 - low)
@@ -236,8 +243,9 @@ return {'ok', v, last, found}
 """,
     "no-writes",
 )
-"""KEYS: meta, log, heads, `:at:` of the stream. ARGV: stream, version to read after, bytes. Returns `ok`,
-version and id of its head, and position and entry of each record in turn.
+"""KEYS: meta, log, heads, `:at:` of the stream. ARGV: stream, version to read after, bytes, `1` to begin with
+the oldest one that is kept when those are gone. Returns `ok`, version and id of its head, and position and
+entry of each record in turn.
 """
 
 TRIM = script(

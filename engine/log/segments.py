@@ -21,6 +21,9 @@ INCOMPLETE = "INCOMPLETE"
 BACKUP = "BACKUP"
 """With this file in its folder a log is only to be restored from: two logs of one epoch would fork it."""
 
+MOVED = "MOVED"
+"""With this file in its folder a log goes on elsewhere: whoever opened it would have a second shop."""
+
 _SPARE = "spare"
 _SPARE_NEW = "spare.new"
 _REWRITTEN = "rewritten.new"
