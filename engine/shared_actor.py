@@ -80,6 +80,12 @@ class SharedActor(Actor):
         self._begun.clear()
         self._foreign.clear()  # what was heard before is read
 
+    def lose(self) -> None:
+        """See `Actor.lose`. What became of an append that was on its way when the log lost records is unknown."""
+        if self._fault is not None and self._under_way is not None:
+            self._fail(self._under_way, UnknownOutcome)
+        super().lose()
+
     def settled(self, last_id: str) -> None:
         """Take note that state and version are those of the log, whose record at this version is
         `last_id`.

@@ -8,7 +8,7 @@ import trio
 
 from engine import Answer, Cursor, Node
 from engine.domain.store.coupons import CreateCoupon, IssueCoupon
-from engine.errors import IdempotencyMismatch, ReadOnly, Rejected, Unavailable
+from engine.errors import IdempotencyMismatch, ReadOnly, Rejected, Unavailable, UnknownOutcome
 from tests.engine.cluster import Cluster, RedisCluster, cluster, memory_cluster
 from tests.engine.shop import OWNER, STORE, make_shop, order, state_of, wait_until
 
@@ -200,3 +200,20 @@ async def test_a_new_epoch_starts_everything_afresh(memory_cluster: Cluster) -> 
                 assert screen.reset == "epoch"
         await b.ask(STORE, order(), by=OWNER)
         await same(a, b, STORE)
+
+
+async def test_an_append_under_way_in_a_new_epoch_may_have_happened(memory_cluster: Cluster) -> None:
+    """Nobody is told that nothing happened, while it may still come to the log."""
+    async with memory_cluster.open("a") as (a,):
+        await make_shop(a)
+        log = memory_cluster.log_of(STORE)
+        log.hold()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                with pytest.raises(UnknownOutcome):
+                    await a.ask(STORE, order(), by=OWNER, id="k")
+
+            await wait_until(lambda: log._waiting)
+            log.lose(1, "later")
