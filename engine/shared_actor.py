@@ -81,7 +81,7 @@ class SharedActor(Actor):
         self._foreign.clear()  # what was heard before is read
 
     def lose(self) -> None:
-        """See `Actor.lose`. What became of an append that was on its way when the log lost records is unknown."""
+        """See `Actor.lose`. What becomes of an append that is on its way into a new epoch is not known."""
         if self._fault is not None and self._under_way is not None:
             self._fail(self._under_way, UnknownOutcome)
         super().lose()
