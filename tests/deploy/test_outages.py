@@ -158,8 +158,13 @@ async def starts_anew(two: Cluster, http: httpx.AsyncClient, cursor: str) -> Non
         done = await order(http)
         assert [await board.message() for _ in done["events"]] == done["events"]
     for node in two.nodes:
-        state = (await http.get(f"{node.base}{SHOP}/sync")).json()["state"]
-        assert len(state["orders"]) == 3
+        await wait_until_it_holds(lambda node=node: has(http, node, 3))
+
+
+async def has(http: httpx.AsyncClient, node: Server, orders: int) -> bool:
+    """Whether a node shows so many orders."""
+    state = (await http.get(f"{node.base}{SHOP}/sync")).json()["state"]
+    return len(state["orders"]) == orders
 
 
 @asynccontextmanager
@@ -168,7 +173,8 @@ async def watched(folder: Path) -> AsyncIterator[tuple[RedisServer, RedisServer,
     with ExitStack() as stack:
         for name in ("one", "two"):
             (folder / name).mkdir()
-        one = stack.enter_context(redis_server(folder / "one", *redis_options()))
+        at_once = ("--repl-diskless-sync-delay", "0")
+        one = stack.enter_context(redis_server(folder / "one", *redis_options(), *at_once))
         replica = (*redis_options(), "--replicaof", "127.0.0.1", str(one.port))
         two = stack.enter_context(redis_server(folder / "two", *replica))
         with client(two) as lower:

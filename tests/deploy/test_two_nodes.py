@@ -15,7 +15,8 @@ import trio
 from trio_websocket import open_websocket_url
 
 from engine.config import Config
-from tests.chaos.process import token
+from tests.chaos.deadline import wait_until_it_holds
+from tests.chaos.process import Server, token
 from tests.deploy.cluster import DEPLOY, Cluster, cluster, needs_nginx, needs_redis
 from tests.web.site import Listener, listening, order, set_up
 
@@ -78,9 +79,14 @@ async def across(two: Cluster, http: httpx.AsyncClient, events: Listener, near: 
         if (far := node.env["ONDA_NODE_ID"]) != near:
             print(f"\nmade on {far}, told by {near} after {1000 * took_s:.0f} ms")
             for each in two.nodes:  # the account is there, whoever is asked
-                assert len((await http.get(f"{each.base}/accounts")).json()) == made
+                await wait_until_it_holds(lambda each=each: lists(http, each, made))
             return
     raise AssertionError("every account was made on the node of the stream")
+
+
+async def lists(http: httpx.AsyncClient, node: Server, accounts: int) -> bool:
+    """Whether a node has so many accounts."""
+    return len((await http.get(f"{node.base}/accounts")).json()) == accounts
 
 
 async def one_by_one(http: httpx.AsyncClient, events: Listener) -> None:
