@@ -13,14 +13,16 @@ import pytest
 import yaml
 
 from engine.config import Config
-from tests.deploy.cluster import DEPLOY
+from tests.deploy.cluster import DEPLOY, redis_options
+from tests.relays.redis_server import find_server, redis_server
 from tests.web.site import running
+from web.cli_check_redis import check_redis
 from web.cli_serve import STOP_S
 
 ROOT = DEPLOY.parent
 FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())
 KEYS = {f"ONDA_{name.upper()}" for name in Config.__struct_fields__}
-READY = "http://127.0.0.1:8080/readyz"
+ALIVE = "http://127.0.0.1:8080/healthz"
 
 
 def load(name: str) -> Any:
@@ -53,7 +55,9 @@ def test_settings_are_ours_and_secrets_are_elsewhere(path: Path) -> None:
 
 
 def test_compose() -> None:
-    """Two nodes that start after Redis, each with its name and volume; only nginx is reached from outside."""
+    """Two nodes with one log that start after Redis, each with its name and volume; only nginx is reached
+    from outside. A node whose Redis is away is healthy, as it feeds its screens.
+    """
     compose = load("compose.yaml")
     services = compose["services"]
     assert set(services) == {"onda-1", "onda-2", "redis", "nginx", "prometheus"}
@@ -66,7 +70,8 @@ def test_compose() -> None:
             assert (DEPLOY / source).exists() if source.startswith(".") else source in compose["volumes"]
     nodes = [services["onda-1"], services["onda-2"]]
     for name, node in zip(("onda-1", "onda-2"), nodes, strict=True):
-        assert READY in " ".join(node["healthcheck"]["test"])
+        assert ALIVE in " ".join(node["healthcheck"]["test"])
+        assert node["environment"]["ONDA_LOG_URL"] == "redis://redis:6379"
         assert node["environment"]["ONDA_NODE_ID"] == name
         assert node["environment"]["ONDA_SECRET"].startswith("${ONDA_SECRET:?")
         assert node["depends_on"]["redis"]["condition"] == "service_healthy"
@@ -80,20 +85,20 @@ def test_compose() -> None:
     assert compose["networks"]["inside"]["internal"]
     lines = compose["configs"]["nodes"]["content"]
     assert re.findall(r"^server (\S+):8080 resolve max_fails", lines, re.MULTILINE) == ["onda-1", "onda-2"]
-    shops = compose["configs"]["shops"]["content"]
-    assert re.findall(r"^server (\S+):8080 resolve", shops, re.MULTILINE) == ["onda-1"]
     written = (DEPLOY / "nginx" / "onda.conf").read_text()
     included = set(re.findall(r"include (\S+);", written))
     assert included == {config["target"] for config in services["nginx"]["configs"]}
 
 
-def test_redis_keeps_what_it_took() -> None:
-    """AOF with a sync per write, and no eviction."""
-    command = load("compose.yaml")["services"]["redis"]["command"]
-    options = dict(zip(command[1::2], command[2::2], strict=True))
-    assert options["--appendonly"] == "yes"
-    assert options["--appendfsync"] == "always"
-    assert options["--maxmemory-policy"] == "noeviction"
+@pytest.mark.skipif(find_server() is None, reason="no redis-server")
+def test_redis_keeps_what_it_took(tmp_path: Path) -> None:
+    """AOF with a sync per write, and no eviction: `onda check` finds no loss. Compose has the same file."""
+    service = load("compose.yaml")["services"]["redis"]
+    program, file, *options = service["command"]
+    assert (program, options) == ("redis-server", ["--dir", "/data"])
+    assert f"./redis/onda.conf:{file}:ro" in service["volumes"]
+    with redis_server(tmp_path, *redis_options()) as server:
+        assert check_redis(server.url, accept_loss=False) == 0
 
 
 def test_dockerfile() -> None:
@@ -103,6 +108,7 @@ def test_dockerfile() -> None:
     images = [rest.split()[0] for word, rest in said if word == "FROM"]
     assert all(re.fullmatch(r"python:3\.\d+-slim-\w+", image) for image in images)
     assert ["USER", "onda"] in said
+    assert ALIVE in "\n".join(lines)
     assert ["VOLUME", "/var/lib/onda"] in said
     assert "ONDA_DATA=/var/lib/onda" in "\n".join(lines)
     assert ["ENTRYPOINT", '["onda"]'] in said
@@ -130,11 +136,10 @@ def test_kubernetes_objects() -> None:
     names = [f"onda-{number}" for number in range(nodes["replicas"])]
     conf = (DEPLOY / "kubernetes" / "nodes.conf").read_text()
     assert re.findall(r"^server (\S+):8080 ", conf, re.MULTILINE) == names
-    shops = (DEPLOY / "kubernetes" / "shops.conf").read_text()
-    assert re.findall(r"^server (\S+):8080;", shops, re.MULTILINE) == names[:1]
-    for name in names:
-        selector = manifest("Service", name)["spec"]["selector"]
-        assert selector == {"statefulset.kubernetes.io/pod-name": name}
+    for name in names:  # nginx asks them also while Redis is away, and none is ready
+        service = manifest("Service", name)["spec"]
+        assert service["selector"] == {"statefulset.kubernetes.io/pod-name": name}
+        assert service["publishNotReadyAddresses"] is True
     assert manifest("Service", nodes["serviceName"])["spec"]["clusterIP"] == "None"
     for kind, name in (("StatefulSet", "onda"), ("Deployment", "onda-nginx")):
         labels = manifest(kind, name)["spec"]["template"]["metadata"]["labels"]
@@ -155,7 +160,10 @@ def test_kubernetes_nodes() -> None:
     paths = {kind: node[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
     assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
     sources = {each["name"]: each["valueFrom"] for each in node["env"]}
-    assert set(sources["ONDA_SECRET"]) == set(sources["ONDA_REDIS_URL"]) == {"secretKeyRef"}
+    assert set(sources["ONDA_SECRET"]) == set(sources["ONDA_LOG_URL"]) == {"secretKeyRef"}
+    secrets = {each["secretKeyRef"]["key"] for each in sources.values() if "secretKeyRef" in each}
+    made = re.findall(r"--from-literal=([\w-]+)=", (DEPLOY / "kustomization.yaml").read_text())
+    assert set(made) == secrets
     assert sources["ONDA_NODE_ID"] == {"fieldRef": {"fieldPath": "metadata.name"}}
     assert pod["terminationGracePeriodSeconds"] > STOP_S
     assert pod["enableServiceLinks"] is False
@@ -179,6 +187,19 @@ def test_settings_in_kubernetes_and_docker_make_a_config() -> None:
     given = re.findall(r"\b(ONDA_\w+)=(\S+)", (DEPLOY / "Dockerfile").read_text())
     config, _ = load_config(environ=dict(given))
     assert (config.host, config.data, config.demo) == ("0.0.0.0", "/var/lib/onda", False)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl")
+def test_kustomize_takes_its_files() -> None:
+    """Its own program puts them together, and nginx's files into the ConfigMap that the pods mount."""
+    command = ["kubectl", "kustomize", str(DEPLOY)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(done.stdout)}
+    pod = made["Deployment", "onda-nginx"]["spec"]["template"]["spec"]
+    files = made["ConfigMap", pod["volumes"][0]["configMap"]["name"]]["data"]
+    assert {mount["subPath"] for mount in pod["containers"][0]["volumeMounts"]} == set(files)
+    assert files["onda.conf"] == (DEPLOY / "nginx" / "onda.conf").read_text()
 
 
 async def test_alerts_name_metrics_that_there_are() -> None:
@@ -286,22 +307,39 @@ def test_systemd_unit() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
-def test_systemd_takes_its_unit(tmp_path: Path) -> None:
-    """systemd's own checker finds nothing, and little exposure; the program is this one."""
-    unit = tmp_path / "onda.service"
+@pytest.mark.parametrize("name", ["onda.service", "onda@8081.service"])
+def test_systemd_takes_its_units(tmp_path: Path, name: str) -> None:
+    """systemd's own checker finds nothing, and little exposure, in the only node and in one of several."""
     text = (DEPLOY / "systemd" / "onda.service").read_text()
-    assert "ExecStart=/opt/onda/bin/onda " in text
-    unit.write_text(text.replace("/opt/onda/bin/onda", f"{Path(sys.executable).parent}/onda"))
+    more = (DEPLOY / "systemd" / "onda@.service.d" / "node.conf").read_text()
+    program = f"{Path(sys.executable).parent}/onda"
+    for each in (text, more):
+        assert "ExecStart=/opt/onda/bin/onda serve " in each
+    (tmp_path / name.replace("8081", "")).write_text(text.replace("/opt/onda/bin/onda", program))
+    (tmp_path / "onda@.service.d").mkdir()
+    (tmp_path / "onda@.service.d" / "node.conf").write_text(more.replace("/opt/onda/bin/onda", program))
+    unit = str(tmp_path / name)
     verified = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+        ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False
     )
     assert (verified.returncode, verified.stderr) == (0, "")
     rated = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)],
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", unit],
         capture_output=True,
         text=True,
         check=False,
     )
-    exposure = re.search(r"exposure level for onda.service: ([\d.]+)", rated.stdout)
+    exposure = re.search(r"exposure level for onda\S*.service: ([\d.]+)", rated.stdout)
     assert exposure is not None, rated.stderr
     assert float(exposure[1]) < 2.0
+
+
+def test_systemd_nodes_differ() -> None:
+    """Each has its own port, folder and name, and none is started as the only node would be."""
+    lines = (DEPLOY / "systemd" / "onda@.service.d" / "node.conf").read_text().splitlines()
+    said = [line.partition("=")[::2] for line in lines if "=" in line and not line.startswith("#")]
+    settings = dict(said)
+    assert [value for name, value in said if name == "ExecStart"] == ["", settings["ExecStart"]]
+    assert "--port %i" in settings["ExecStart"]
+    assert f"--data /var/lib/{settings['StateDirectory']} " in settings["ExecStart"]
+    assert settings["Environment"] == "ONDA_NODE_ID=%l-%i"
