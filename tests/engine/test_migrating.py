@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.errors import ConfigError, LogCorrupt, LogLocked, LogMoved, OndaError
+from engine.errors import ConfigError, LogCorrupt, LogLocked, LogMoved, OndaError, ReadOnly
 from engine.log import Basis, partition_of
 from engine.log.frames import pack_entry
 from engine.log.wal import open_wal
@@ -326,3 +326,17 @@ async def test_in_a_cluster(tmp_path: Path) -> None:
         to_redis(str(tmp_path / "old"), url, 16, again=True)
         from_redis(str(tmp_path / "new"), url, SIZES)
     check_same(look(tmp_path / "old"), look(tmp_path / "new"))
+
+
+async def test_a_redis_without_room(tmp_path: Path, redis: RedisServer) -> None:
+    """It refuses in the middle, the folder can be served; with room the move is begun anew."""
+    await make(tmp_path / "old", 28, commands=2500, trimmed=False)
+    with client(redis) as direct:
+        direct.config_set("maxmemory", direct.info("memory")["used_memory"] + 600_000)
+        with pytest.raises(ReadOnly):
+            to_redis(str(tmp_path / "old"), redis.url, 4)
+        assert direct.hget("{onda:0}:meta", "partitions") == "moving"
+        async with open_wal(str(tmp_path / "old" / "log"), segment_bytes=SIZES.segment_bytes):
+            pass
+        direct.config_set("maxmemory", 0)
+        to_redis(str(tmp_path / "old"), redis.url, 4, again=True)
