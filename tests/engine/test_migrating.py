@@ -46,6 +46,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "TOLD_EVERY", 60)
     monkeypatch.setattr(into_redis, "CALL_WORDS", 20)
     monkeypatch.setattr(into_redis, "TRIP_BYTES", 10_000)
+    monkeypatch.setattr(looking, "AT_ONCE", 100)
 
 
 @pytest.mark.parametrize(("seed", "partitions"), [(1, 1), (2, 2), (3, 5), (4, 16), (5, 16), (6, 3)])
