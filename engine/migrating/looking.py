@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from engine.errors import LogCorrupt
 from engine.log.redis_asking import Record
-from engine.migrating.shared import WHERE, Meta, Shared
+from engine.migrating.shared import WHERE, Meta, Piece, Shared
 from engine.migrating.tally import TOLD_EVERY, Head, Origin, Tally, Told, compare_heads
 
 AT_ONCE = 10_000
@@ -30,24 +30,26 @@ class Spots:
             LogCorrupt: they do not.
         """
         found = Spots()
-        for number, names in _some(heads):
-            for name, positions in zip(names, shared.spots(number, names), strict=True):
-                for version, position in enumerate(positions, heads[name].low):
-                    found.add(name, version, position)
+        for number, pieces in _some(heads):
+            for piece, positions in zip(pieces, shared.spots(number, pieces), strict=True):
+                first = heads[piece.stream].low + piece.start
+                for version, position in enumerate(positions, first):
+                    found.add(piece.stream, version, position)
         if found.total != self.total:
             raise LogCorrupt(WHERE, 0, "the positions of streams are not those of their records")
 
 
-def _some(heads: Mapping[str, Head]) -> Iterator[tuple[int, list[str]]]:
-    waiting: dict[int, tuple[list[str], list[int]]] = {}
+def _some(heads: Mapping[str, Head]) -> Iterator[tuple[int, list[Piece]]]:
+    """Yield pieces of all lists, some of one partition at a time."""
+    waiting: dict[int, list[Piece]] = {}
     for name, head in heads.items():
-        names, count = waiting.setdefault(head.partition, ([], [0]))
-        names.append(name)
-        count[0] += head.kept + 1
-        if count[0] > AT_ONCE:
-            yield head.partition, names
-            del waiting[head.partition]
-    yield from ((number, names) for number, (names, _) in waiting.items())
+        for start in range(0, max(1, head.kept), AT_ONCE):
+            last = start + AT_ONCE >= head.kept
+            pieces = waiting.setdefault(head.partition, [])
+            pieces.append(Piece(name, start, -1 if last else start + AT_ONCE - 1))
+            if not last or len(pieces) == AT_ONCE // 100:
+                yield head.partition, waiting.pop(head.partition)
+    yield from waiting.items()
 
 
 def read_heads(shared: Shared) -> dict[str, Head]:

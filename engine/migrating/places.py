@@ -83,7 +83,7 @@ class Split:
             def at(position: int, number: int = number, before: int = before) -> int:
                 return before + self._upto(position)[number]
 
-            reruns = [(name, at(low), at(high)) for name, low, high in places.reruns]
+            reruns = {(name, at(low), at(high)) for name, low, high in places.reruns}  # Redis has a set
             attempts = [
                 (name, at(position), count)
                 for name, position, count in places.attempts
@@ -95,7 +95,7 @@ class Split:
                     at(places.floor),
                     at(places.refill),
                     {name: at(position) for name, position in places.positions.items()},
-                    [rerun for rerun in reruns if rerun[1] < rerun[2]],
+                    [rerun for rerun in sorted(reruns) if rerun[1] < rerun[2]],
                     attempts,
                     parked[number],
                 )

@@ -94,6 +94,14 @@ class Meta(NamedTuple):
     intact: bool = True
 
 
+class Piece(NamedTuple):
+    """Of the list of a stream's positions, as LRANGE counts."""
+
+    stream: str
+    start: int
+    stop: int
+
+
 class Shared:
     """A Redis that has, or will have, the log. Blocking.
 
@@ -237,10 +245,10 @@ class Shared:
             size = sum(len(record.entry.meta) + len(record.entry.body) for record in records)
             count = max(1, min(READ_MAX, READ_BYTES * len(records) // max(1, size)))
 
-    def spots(self, number: int, streams: Sequence[str]) -> list[list[int]]:
-        """Return the positions of each stream's kept records."""
+    def spots(self, number: int, pieces: Sequence[Piece]) -> list[list[int]]:
+        """Return the positions of streams' kept records."""
         at = Keys.of(number).at
-        found = self.call(number, [("LRANGE", at + stream, 0, -1) for stream in streams])
+        found = self.call(number, [("LRANGE", at + one.stream, one.start, one.stop) for one in pieces])
         return [[int(position) for position in one] for one in found]
 
     # Filling it

@@ -115,7 +115,9 @@ async def _save(data: Path, shop: Shop, first: int, position: int) -> None:
     await checkpoint.take(Moment(position, head, refill, states, answers, places, 0, shop.epoch))
     for _ in range(3):
         low = pick.randrange(places["flow"], head + 1)
-        await checkpoint.add_rerun("flow", low, pick.randrange(low, head + 1))
+        high = pick.randrange(low, head + 1)
+        for _ in range(pick.randrange(1, 3)):  # two starts may have found the same
+            await checkpoint.add_rerun("flow", low, high)
     for _ in range(5):
         at = pick.randrange(1, head + 1)
         if at > places["mail"]:

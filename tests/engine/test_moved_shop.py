@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import trio
 
-from engine import Committed, Node, Reaction, open_node
+from engine import Answer, Committed, Node, Reaction, open_node
 from engine.domain.store.kitchen import MarkReady, MarkServed
 from engine.migrating import from_redis, to_redis
 from engine.records import Cursor
@@ -40,11 +41,19 @@ async def bodies_after(node: Node, stream: str, cursor: Cursor) -> list[bytes]:
         return [frame.body for frame in subscription.take()]
 
 
-async def test_a_shop_goes_on_where_it_was_left(tmp_path: Path, redis: RedisServer) -> None:
-    """Cursors, keys, deadlines, what reactions had left to do and what they had given up on: in the log in
-    Redis, and in the folder after the way back.
+class Left(NamedTuple):
+    """A shop when it was left: a cursor from before its orders, the answer to the first of them, what a
+    screen with that cursor gets, and the state.
     """
-    clock, recorder = ManualClock(), Recorder()
+
+    start: Cursor
+    first: Answer
+    bodies: list[bytes]
+    state: dict[str, Any]
+
+
+async def run_and_leave(data: Path, recorder: Recorder, clock: ManualClock) -> Left:
+    """Serve two shops until a reaction has done order a, given up on x, and has b and c to do."""
     recorder.fail["s2/x"] = 100
 
     async def held(record: Committed) -> None:
@@ -52,8 +61,8 @@ async def test_a_shop_goes_on_where_it_was_left(tmp_path: Path, redis: RedisServ
             await trio.sleep_forever()
         await recorder(record)
 
-    old = config(str(tmp_path / "old"))
-    async with open_node(old, reactions=[Reaction("test", CREATED, held)], clock=clock) as node:
+    reactions = [Reaction("test", CREATED, held)]
+    async with open_node(config(str(data)), reactions=reactions, clock=clock) as node:
         await make_shop(node)
         await make_shop(node, OTHER)
         start = Cursor.parse((await node.read(STORE)).cursor)
@@ -64,10 +73,18 @@ async def test_a_shop_goes_on_where_it_was_left(tmp_path: Path, redis: RedisServ
         await place(node, "b", "c")
         await place(node, "x", stream=OTHER)
         await wait_until(lambda: len(node.parked()) == 1)
-        before = await bodies_after(node, STORE, start)
-        state = await state_of(node, STORE)
+        left = Left(start, first, await bodies_after(node, STORE, start), await state_of(node, STORE))
     recorder.seen.clear()
     recorder.fail.clear()
+    return left
+
+
+async def test_a_shop_goes_on_where_it_was_left(tmp_path: Path, redis: RedisServer) -> None:
+    """Cursors, keys, deadlines, what reactions had left to do and what they had given up on: in the log in
+    Redis, and in the folder after the way back.
+    """
+    clock, recorder = ManualClock(), Recorder()
+    start, first, before, state = await run_and_leave(tmp_path / "old", recorder, clock)
 
     to_redis(str(tmp_path / "old"), redis.url, 2)
     new = config(str(tmp_path / "node"), log_url=redis.url, redis_partitions=2, secret=SECRET)
