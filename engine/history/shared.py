@@ -147,8 +147,12 @@ class SharedHistory:
     @property
     def lag(self) -> int:
         """Records of all partitions that are not in the database yet."""
-        heads = [partition.log.head for partition in self._host.partitions]
-        return sum(max(0, head - self._position(number)) for number, head in enumerate(heads))
+        return sum(map(self._lag, range(len(self._host.partitions))))
+
+    def _lag(self, number: int) -> int:
+        """Of one partition: at least 1 while its place is in another epoch, and has to be compared."""
+        lag = max(0, self._host.partitions[number].log.head - self._position(number))
+        return lag if lag or number not in self._places or self._is_up(number) else 1
 
     @property
     def up(self) -> bool:
