@@ -93,7 +93,9 @@ class SharedActor(Actor):
         Raises:
             Unavailable: there are records that the state does not have yet.
         """
-        if self._behind or self._foreign:
+        if self._foreign:
+            self._take_heard()
+        if self._behind or self._fault is not None:
             raise Unavailable(f"{self.stream} is behind")
         return super().saved_with_answers()
 

@@ -76,16 +76,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="seconds for which Redis is gone under load, at least (ONDA_REDIS_AWAY; 30 for the long run)",
     )
     chaos.addoption(
-        "--cluster-rounds",
-        type=int,
-        default=int(environ.get("ONDA_CLUSTER_ROUNDS", "2")),
-        help="how often each fault befalls several nodes (ONDA_CLUSTER_ROUNDS; 10 for the long run)",
-    )
-    chaos.addoption(
         "--seed",
         type=int,
         default=int(environ["ONDA_SEED"]) if "ONDA_SEED" in environ else None,
         help="seed of the chaos tests; a failing run prints the one that it took",
+    )
+    add_cluster_options(chaos)
+
+
+def add_cluster_options(chaos: pytest.OptionGroup) -> None:
+    """Knobs of the tests of several nodes."""
+    chaos.addoption(
+        "--cluster-rounds",
+        type=int,
+        default=int(os.environ.get("ONDA_CLUSTER_ROUNDS", "2")),
+        help="how often each fault befalls several nodes (ONDA_CLUSTER_ROUNDS; 10 for the long run)",
     )
 
 

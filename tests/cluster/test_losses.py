@@ -15,8 +15,9 @@ from tests.log.redis_site import needs_redis
 pytestmark = [pytest.mark.slow, needs_redis]
 
 
-@pytest.mark.parametrize("options", [EVERYSEC, ALWAYS], ids=["everysec", "always, and the disk lied"])
-@pytest.mark.parametrize("env", [{}, TRIMMED], ids=["whole log", "trimmed log"])
+@pytest.mark.parametrize(
+    ("options", "env"), [(EVERYSEC, {}), (ALWAYS, TRIMMED)], ids=["everysec", "always, and the disk lied"]
+)
 async def test_redis_loses_its_end(
     tmp_path: Path, seed: int, cluster_rounds: int, options: tuple[str, ...], env: dict[str, str]
 ) -> None:
@@ -72,3 +73,19 @@ async def cursors_are_reset(site: Site) -> None:
         for door in site.doors:
             reason = await reset_for(door, call.stream, f"{call.epoch}-{call.version}")
             assert reason == "epoch", (door, call.stream, call.epoch)
+
+
+async def test_a_node_that_was_away_when_it_was_told(tmp_path: Path, seed: int) -> None:
+    """It knew of what is lost, and starts when that is over for the others: no second epoch begins."""
+    async with open_site(tmp_path, seed, redis=EVERYSEC, env=TRIMMED) as site:
+        async with site.load():
+            await site.acknowledged(40)
+            size = aof_of(tmp_path).stat().st_size
+            await site.acknowledged(20)
+            assert await site.nodes["b"].stop() == 0
+            await lose_behind(site, tmp_path, size)
+            await site.acknowledged(30, at="a")
+            await site.start("b")
+            await site.healed()
+        check(site, "loss while a node was away", await site.verdict(may_lose=True))
+        assert max(len(epochs) for epochs in site.history.epochs.values()) == 2

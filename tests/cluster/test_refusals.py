@@ -1,4 +1,6 @@
-"""A Redis that takes nothing for a while, or forgets scripts and connections: refused, then as before."""
+"""A Redis that takes nothing for a while, or forgets scripts, connections, and keys that can be made again:
+commands are refused, then all is as before.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +14,20 @@ import trio
 
 from tests.chaos.deadline import wait_until
 from tests.cluster.history import Outcome, now_ns
-from tests.cluster.site import ALWAYS, TRIMMED, Site, check, open_site
+from tests.cluster.site import ALWAYS, PARTITIONS, TRIMMED, Site, check, open_site
 from tests.log.redis_site import needs_redis
 
 pytestmark = [pytest.mark.slow, needs_redis]
 
-NUISANCES = ("scripts", "clients", "OOM", "READONLY", "MISCONF", "LOADING", "paused", "stopped")
+KEYS = ("lease", "check", "positions", "epochs", "attempts")
+NUISANCES = (*KEYS, "scripts", "clients", "OOM", "READONLY", "MISCONF", "LOADING", "paused", "stopped")
 REFUSES = {"OOM": "read_only", "MISCONF": "read_only", "READONLY": "log_unavailable"}
 """What commands are answered with meanwhile."""
 SLOW_START = ("--key-load-delay", "300", "--loading-process-events-interval-bytes", "1024")
 PAUSE_S = 2.0
 
 
-async def test_redis_takes_nothing_for_a_while(tmp_path: Path, seed: int, cluster_rounds: int) -> None:
+async def test_redis_is_a_nuisance(tmp_path: Path, seed: int, cluster_rounds: int) -> None:
     """Nothing is lost, nothing happens twice, no epoch begins, and each node comes back by itself."""
     options = (*ALWAYS, *SLOW_START)
     async with open_site(tmp_path, seed, env=TRIMMED, redis=options) as site:
@@ -42,7 +45,7 @@ async def test_redis_takes_nothing_for_a_while(tmp_path: Path, seed: int, cluste
                     codes = {call.code for call in site.history.calls[start:]}
                     assert REFUSES.get(nuisance, "") in codes | {""}, (nuisance, codes)
         print({nuisance: f"{max(times):.2f} s" for nuisance, times in took.items()})
-        check(site, "takes nothing", await site.verdict())
+        check(site, "refusals, keys that heal", await site.verdict())
         assert {len(epochs) for epochs in site.history.epochs.values()} == {1}
 
 
@@ -57,6 +60,9 @@ async def befalling(site: Site, nuisance: str, folder: Path) -> AsyncIterator[No
     """Let it happen, and be over at the end of the block."""
     with site.client() as direct:
         match nuisance:
+            case key if key in KEYS:
+                direct.delete(*(f"{{onda:{partition}}}:{key}" for partition in range(PARTITIONS)))
+                yield
             case "scripts":
                 direct.script_flush()
                 yield
