@@ -140,7 +140,8 @@ async def rebuild(host: Host, actor: Actor) -> None:
 
 
 async def rebuild_shared(host: SharedHost, actor: SharedActor) -> None:
-    """As `rebuild`, from a log that others append to meanwhile: the stream is read by itself.
+    """As `rebuild`, from a log that others append to meanwhile: the stream is read by itself. A new ring
+    also gets what the saved state has already, as far as it is kept: cursors from before are still good.
 
     Raises:
         Unavailable: the log or the checkpoint is away.
@@ -148,8 +149,14 @@ async def rebuild_shared(host: SharedHost, actor: SharedActor) -> None:
     actor.forget()
     saved = (await host.checkpoint.load_states([actor.stream])).get(actor.stream)
     await _restore(host, actor, saved)
+    after = actor.version
+    if actor.feed.head == UNKNOWN and after:
+        oldest = await host.log.oldest(actor.stream)
+        after = min(after, max(oldest - 1, after - host.config.ring_frames_max))
     try:
-        head, found = await host.log.read_stream(actor.stream, actor.version, CHUNK_BYTES)
+        head, found = await host.log.read_stream(actor.stream, after, CHUNK_BYTES)
+        if head.version < actor.version:
+            raise CursorUnusable("ahead")
     except CursorUnusable as error:
         if error.reason == "expired" and saved is None:
             gone = f"{actor.stream}: its first records are dropped, and there is no saved state of it"
@@ -166,7 +173,7 @@ async def rebuild_shared(host: SharedHost, actor: SharedActor) -> None:
         reader.evolve(actor, entries)
         reader.end_chunk(actor.stream)
         last = decode_envelope(entries[-1].body).id
-        _, found = await host.log.read_stream(actor.stream, actor.version, CHUNK_BYTES)
+        _, found = await host.log.read_stream(actor.stream, entries[-1].version, CHUNK_BYTES)
     if actor.feed.head != UNKNOWN and not since <= actor.feed.head <= actor.version:
         host.renew_feed(actor)  # what its ring has does not go on here
     reader.publish()

@@ -128,6 +128,9 @@ class SharedLog(Log, Protocol):
             Unavailable: the log is away.
         """
 
+    async def oldest(self, stream: str) -> int:
+        """Return the oldest version of a stream that is kept; the one after its last when none is."""
+
     async def follow(self, after: int, timeout_s: float) -> list[tuple[int, Entry]]:
         """Return entries with position > `after` as soon as there are some, by whomever they were appended;
         `[]` after `timeout_s`, or at once when the epoch changes meanwhile.

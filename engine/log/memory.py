@@ -155,6 +155,12 @@ class MemoryLog:
             raise CursorUnusable("expired")
         return head, found
 
+    async def oldest(self, stream: str) -> int:
+        """See `engine.log.SharedLog.oldest`."""
+        await trio.lowlevel.checkpoint()
+        kept = (entry.version for entry in self._entries if entry.stream == stream)
+        return next(kept, (self._heads.get(stream) or 0) + 1)
+
     async def follow(self, after: int, timeout_s: float) -> list[tuple[int, Entry]]:
         """See `engine.log.SharedLog.follow`."""
         epoch = self.epoch

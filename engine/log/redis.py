@@ -248,6 +248,15 @@ class RedisPartition:
         entries = [(found[n], frames.unpack_entry(found[n + 1])[0]) for n in range(0, len(found), 2)]
         return Head(answer[1], answer[2].decode()), entries
 
+    async def oldest(self, stream: str) -> int:
+        """See `engine.log.SharedLog.oldest`."""
+
+        def question(line: Line) -> Any:
+            return good(line.call([("HGET", self.keys.heads, stream)])[0])
+
+        found = await self._host.ask(lambda: self._host.asking.ask(self.number, question))
+        return 1 if found is None else int(found.split(b" ")[1])
+
     async def follow(self, after: int, timeout_s: float) -> list[tuple[int, Entry]]:
         """See `engine.log.SharedLog.follow`."""
         epoch = self.epoch
