@@ -108,28 +108,32 @@ class RedisCheckpoint:
     async def take(self, moment: Moment) -> None:
         """See `Checkpoint.take`: what belongs to the moment is complete once its position is written.
 
+        No state is there before the answers that belong to it: a command in a state whose answer is not known
+        would be carried out a second time.
+
         Raises:
             Unavailable: this node is not on duty any more, or Redis is away.
         """
-        states: list[Any] = []
+        save = partial(self._guarded, SAVE, moment.epoch)
+        answers: list[Any] = []
         size = 0
-        for stream, version, state, due_ms in moment.states:
-            states += (stream, version, "" if due_ms is None else due_ms, state)
-            size += len(state)
-            if size > CALL_BYTES:
-                await self._guarded(SAVE, moment.epoch, len(states) // 4, *states)
-                states, size = [], 0
-        words = [len(states) // 4, *states]
         for stream, key, known in moment.answers:
             if known.answer is None:
                 continue
             packed = _pack(known.answer)
-            words += (stream, key, known.at_ms, known.digest, packed)
+            answers += (stream, key, known.at_ms, known.digest, packed)
             size += len(packed)
             if size > CALL_BYTES:
-                await self._guarded(SAVE, moment.epoch, *words)
-                words, size = [0], 0
-        await self._guarded(SAVE, moment.epoch, *words)
+                await save(0, *answers)
+                answers, size = [], 0
+        states: list[Any] = []
+        for stream, version, state, due_ms in moment.states:
+            states += (stream, version, "" if due_ms is None else due_ms, state)
+            size += len(state)
+            if size > CALL_BYTES:
+                await save(len(states) // 4, *states, *answers)
+                states, answers, size = [], [], 0
+        await save(len(states) // 4, *states, *answers)
         places = [word for pair in moment.positions.items() for word in pair]
         await self._guarded(
             FINISH, moment.epoch, moment.position, moment.floor, moment.refill, moment.horizon_ms, *places

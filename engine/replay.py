@@ -140,7 +140,8 @@ async def rebuild(host: Host, actor: Actor) -> None:
 
 
 async def rebuild_shared(host: SharedHost, actor: SharedActor) -> None:
-    """As `rebuild`, from a log that others append to meanwhile: the stream is read by itself.
+    """As `rebuild`, from a log that others append to meanwhile: the stream is read by itself. A new ring
+    also gets what the saved state has already, as far as it is kept: cursors from before are still good.
 
     Raises:
         Unavailable: the log or the checkpoint is away.

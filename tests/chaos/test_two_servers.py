@@ -7,6 +7,7 @@ import pytest
 from tests.chaos.process import DidNotStart, open_server
 
 
+@pytest.mark.one_node("the lock of a data folder")
 async def test_a_second_server_is_refused_and_the_first_goes_on(tmp_path: Path):
     """The second one says why, in one line, and exits with an error; the folder stays the first one's."""
     data = tmp_path / "data"
@@ -19,6 +20,7 @@ async def test_a_second_server_is_refused_and_the_first_goes_on(tmp_path: Path):
         assert await first.stop() == 0
 
 
+@pytest.mark.one_node("the lock of a data folder")
 async def test_a_killed_server_leaves_no_lock(tmp_path: Path):
     """After SIGKILL the next start finds the folder free."""
     async with open_server(tmp_path / "data") as (server, nursery):

@@ -166,6 +166,24 @@ async def test_what_a_start_finds_is_what_was_there(cluster: Cluster | RedisClus
             assert len((await state_of(b, STORE))["orders"]) == 50
 
 
+async def test_cursors_are_good_after_a_start(cluster: Cluster | RedisCluster) -> None:
+    """Also those from before the last checkpoint, as long as the log keeps what came after them."""
+    async with cluster.open("a", checkpoint_s=3600) as (a,):
+        await make_shop(a)
+        await wait_until(lambda: all(one.on_duty for one in a.partitions), 10)
+        answers = [await a.ask(STORE, order(), by=OWNER) for _ in range(10)]
+    async with cluster.open("b", ring_frames_max=8) as (b,):
+        assert await b.checkpoint.load_states([STORE]) or await b.partitions[1].checkpoint.load_states(
+            [STORE]
+        )
+        for answer, reset in ((answers[0], "expired"), (answers[6], None), (answers[9], None)):
+            with await b.subscribe(STORE, Cursor.parse(answer.cursor)) as screen:
+                assert screen.reset == reset
+                if reset is None:
+                    assert len(screen.take()) == answers[-1].version - answer.version
+        await b.ask(STORE, order(), by=OWNER)
+
+
 async def test_while_the_log_takes_nothing_commands_are_refused(memory_cluster: Cluster) -> None:
     """Reads go on, and so does everything once it takes appends again."""
     async with memory_cluster.open("a", "b") as (a, b):

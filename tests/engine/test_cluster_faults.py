@@ -10,7 +10,8 @@ import pytest
 import redis
 import trio
 
-from engine import Answer, Cursor, Node
+from engine import Answer, Cursor, Node, checkpoint_redis
+from engine.checkpoint_redis import RedisCheckpoint
 from engine.errors import LogAway, LogFailed, OndaError, Rejected, Unavailable, UnknownOutcome
 from engine.opening import _own_clock
 from engine.partition import Partition
@@ -87,6 +88,35 @@ async def test_orders_through_a_restart_of_redis(redis_cluster: RedisCluster) ->
         orders = (await state_of(b, STORE))["orders"]
         assert len(orders) == len(done) == 160
         assert len({answer.version for answer in done.values()}) == 160
+
+
+@pytest.mark.parametrize("after", range(1, 5))
+async def test_a_node_that_dies_amid_a_checkpoint(
+    redis_cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """However far it came, a command that was answered is carried out once."""
+    monkeypatch.setattr(checkpoint_redis, "CALL_BYTES", 1)
+    save, calls = RedisCheckpoint._guarded, []
+
+    async def die(self: RedisCheckpoint, text: Any, *arguments: Any) -> None:
+        if STORE in arguments:
+            calls.append(text)
+        if calls and len(calls) > after:
+            raise LogAway("the node has died")
+        await save(self, text, *arguments)
+
+    async with redis_cluster.open("a", checkpoint_s=3600) as (a,):
+        await make_shop(a)
+        await wait_until(lambda: all(one.on_duty for one in a.partitions), 10)
+        first = [await a.ask(STORE, order(), by=OWNER, id=f"k{number}") for number in range(3)]
+        monkeypatch.setattr(RedisCheckpoint, "_guarded", die)
+        await a.partition_of(STORE).upkeep.take()
+    assert calls
+    monkeypatch.setattr(RedisCheckpoint, "_guarded", save)
+    async with redis_cluster.open("b") as (b,):
+        again = [await b.ask(STORE, order(), by=OWNER, id=f"k{number}") for number in range(3)]
+        assert [answer.version for answer in again] == [answer.version for answer in first]
+        assert all(answer.replayed for answer in again)
 
 
 async def test_scripts_that_redis_forgot_are_sent_again(redis_cluster: RedisCluster) -> None:

@@ -88,9 +88,7 @@ class Processes:
 
 
 @contextmanager
-def serving(
-    data: Path, *options: str, env: Mapping[str, str] | None = None
-) -> Iterator[Process | Processes]:
+def serving(data: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Process | Processes]:
     """Serve a folder on a free port, with as many nodes as `--nodes` says; ended hard at the end if it is
     still there.
     """

@@ -33,6 +33,7 @@ def ask(url: str, path: str, **options: object) -> httpx.Response:
     return httpx.request("POST" if "json" in options else "GET", url + path, headers=headers, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.one_node("nodes that share a log have to be given their secret")
 @slow
 def test_the_first_start_makes_the_demo_shop_and_its_links_work(tmp_path: Path) -> None:
     """A fresh folder: the shop, its links with tokens, a secret of its own; SIGTERM ends it in order."""
@@ -80,8 +81,7 @@ def test_a_second_start_has_everything_and_makes_nothing(tmp_path: Path) -> None
         body = {"lines": [{"product": "gimbap", "quantity": 2}]}
         done = ask(server.url, "/v1/stores/demo/create-order", json=body)
         assert done.json()["result"]["total"] == 7000
-        server.popen.kill()
-        server.wait()
+        server.stop(signal.SIGKILL)
     with serving(tmp_path) as server:
         synced = ask(server.url, f"/v1/stores/demo/sync?after={cursor}").json()
         assert synced["events"] == done.json()["events"]
@@ -129,6 +129,7 @@ def test_open_serves_without_tokens_and_says_so(tmp_path: Path) -> None:
     assert any("without tokens" in line for line in server.said)
 
 
+@pytest.mark.one_node("a token is revoked in the folder of one node (nodes-ops)")
 @slow
 def test_a_revoked_token_stops_working_within_a_second(tmp_path: Path) -> None:
     """`onda token` makes it, `onda token --revoke` ends it, while the server runs."""
@@ -202,6 +203,7 @@ def test_a_log_in_redis_that_lost_keys_is_a_log_that_failed(capfd: pytest.Captur
     assert "missing in Redis" in capfd.readouterr().err
 
 
+@pytest.mark.one_node("files of the write-ahead log")
 @slow
 def test_a_folder_in_use_and_a_taken_port_are_said(tmp_path: Path) -> None:
     """4 for the folder, 3 for the port."""
@@ -227,6 +229,7 @@ def folder(tmp_path: Path) -> Path:
     return data
 
 
+@pytest.mark.one_node("files of the write-ahead log")
 @slow
 def test_a_damaged_log_is_refused_and_named(folder: Path) -> None:
     """The server does not start, `verify` says where; given up up to there it starts again."""
@@ -249,6 +252,7 @@ def test_a_damaged_log_is_refused_and_named(folder: Path) -> None:
         assert ask(server.url, "/healthz").status_code == 200
 
 
+@pytest.mark.one_node("files of the write-ahead log")
 @slow
 def test_tail_prints_envelopes(folder: Path) -> None:
     """One in a line; narrowed by stream and type."""
@@ -263,6 +267,7 @@ def test_tail_prints_envelopes(folder: Path) -> None:
     assert [json.loads(line)["type"] for line in opened.splitlines()] == ["StoreOpened"]
 
 
+@pytest.mark.one_node("files of the write-ahead log")
 @slow
 def test_tail_follows_a_running_server(tmp_path: Path) -> None:
     """What is ordered appears, each record once."""
@@ -280,6 +285,7 @@ def test_tail_follows_a_running_server(tmp_path: Path) -> None:
     assert seen == made[0] + made[1]
 
 
+@pytest.mark.one_node("files of the write-ahead log")
 @slow
 def test_a_backup_of_a_running_server_is_restored_under_a_new_epoch(tmp_path: Path) -> None:
     """Everything that was answered before it began is in it; old cursors get a reset, tokens still work."""
@@ -298,6 +304,7 @@ def test_a_backup_of_a_running_server_is_restored_under_a_new_epoch(tmp_path: Pa
         assert done["result"]["order"] in synced["state"]["orders"]
 
 
+@pytest.mark.one_node("files of the write-ahead log")
 def test_check_looks_at_the_machine(tmp_path: Path) -> None:
     """Disk, space and lock; too little space is an error."""
     good = onda("check", "--data", str(tmp_path / "data"))
@@ -331,6 +338,7 @@ def test_a_stop_that_hangs_ends_hard_with_a_line() -> None:
     assert done.stderr == "onda: did not stop in time; ended hard, the next start recovers from the log\n"
 
 
+@pytest.mark.one_node("files of the write-ahead log")
 def test_a_disk_that_fails_ends_the_process(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

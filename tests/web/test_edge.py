@@ -182,6 +182,7 @@ async def test_a_reset_in_the_middle_is_no_error(shop: Running, caplog: pytest.L
         assert (await client.get("/v1/stores/s1/sync")).status_code == 200
 
 
+@pytest.mark.one_node("memory of one process")
 async def test_a_closed_connection_leaves_next_to_nothing(shop: Running) -> None:
     """The wheel knows it until its time would have come, and there may be thousands in a second."""
 

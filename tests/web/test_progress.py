@@ -204,7 +204,9 @@ async def test_events_under_way_while_it_opens_come_once() -> None:
                 if step % 10 == 1:
                     nursery.start_soon(watch)
                 await jobs.do("advance-task", task="a", step=step, step_name=f"{step}")
-            await wait_until(lambda: sum(one.site.watchers["u1"] for one in site.serving) == 10 or len(seen) == 10)
+            await wait_until(
+                lambda: sum(one.site.watchers["u1"] for one in site.serving) == 10 or len(seen) == 10
+            )
             await jobs.do("complete-task", task="a")
         assert len(seen) == 10
         assert all(found == list(range(found[0], 101)) for found in seen)

@@ -49,6 +49,7 @@ def test_causes_and_what_follows_are_put_in_order() -> None:
         make_trace("z", records, {}, {})
 
 
+@pytest.mark.one_node("history, and the files of the write-ahead log")
 def test_an_event_is_followed_from_the_account_to_the_user(tmp_path: Path) -> None:
     """The account's wish for snapshots, the snapshots, the user's event; also out of the history alone."""
     data = tmp_path / "data"
@@ -80,6 +81,7 @@ def test_an_event_is_followed_from_the_account_to_the_user(tmp_path: Path) -> No
     assert [one["type"] for one in gone["follows"]] == ["SnapshotsGenerated", "EventSent"]
 
 
+@pytest.mark.one_node("history, and the files of the write-ahead log")
 def test_a_sighting_is_followed_from_its_own_id(tmp_path: Path) -> None:
     """Whoever sent it knows only that one: published, and what the three groups made of it."""
     data, event_id = tmp_path / "data", "0192D3A4-5B6C-7D8E-9F00-112233445566"
