@@ -149,6 +149,9 @@ return forgets(tag, ARGV[2]) or {'ok', redis.call('HGETALL', tag .. ':known:' ..
 )
 """ARGV: a stream."""
 
+NOTE = script(_COUNTED + "note(KEYS[1], ARGV[1]) return {'ok'}")
+"""Note what there is, after it was filled from elsewhere. KEYS: meta. ARGV: the tag."""
+
 PARK = script(
     _WHOLE
     + """

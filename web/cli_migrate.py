@@ -14,7 +14,8 @@ from engine.config import hide_password
 from engine.errors import ConfigError, LogFailed
 
 if TYPE_CHECKING:
-    from engine.history.database import Database, Place
+    from engine.history.database import Database
+    from engine.history.places import Place
     from engine.migrating import Report
 
 
@@ -70,6 +71,7 @@ def _move_to(config: Config, url: str, *, again: bool, accept_loss: bool) -> Non
         told=_show,
     )
     _print(report, f"{config.data} is in {shown} now", time.monotonic() - began_s)
+    _split_history(config, report)
     print(f"{config.data} is left as it was, but `onda serve` refuses it: it has the mark log/MOVED")
     print(f"next: onda serve --log {shown}, with redis_partitions {report.partitions}, on each node")
 
@@ -138,6 +140,22 @@ def _check_history(config: Config, epoch: str, head: int) -> None:
         raise ConfigError(f"{behind} of {epoch}: serve until `onda history` says {head}, or say --db none")
     if not place.position and head:
         raise ConfigError(f"the history has none of {head} records: serve until it has, or say --db none")
+
+
+def _split_history(config: Config, report: Report) -> None:
+    """Let the history, which has all of the log, go on in the partitions."""
+    from engine.history.places import Place
+    from web.cli_history import asked, open_database
+
+    if config.db == "none" or not _has_history(config) or not (place := _place(config)).position:
+        return
+    ends = [Place(at, report.epoch, name, number) for number, (at, name) in enumerate(report.ends)]
+    database = open_database(config)
+    try:
+        asked(database, lambda one: one.split_place(place, ends))
+    finally:
+        database.close()
+    print("the history goes on with the partitions: name its database with --db at each node")
 
 
 def _check_no_history(config: Config) -> None:

@@ -14,7 +14,6 @@ state here belongs to trio's thread.
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,19 +22,12 @@ from typing import Any, Protocol, TypeVar
 import trio
 from outcome import Outcome, capture
 
-from engine.errors import (
-    Conflict,
-    CursorUnusable,
-    Forked,
-    LogAway,
-    LogFailed,
-    Unavailable,
-    UnknownOutcome,
-)
+from engine.errors import CursorUnusable, Forked, LogAway, LogFailed, Unavailable, UnknownOutcome
 from engine.log import Basis, Head, frames
 from engine.log.appending import append_to
 from engine.log.redis_asking import Asking, Gone, Meta, Record, Witness, good, read_message, read_message_head
 from engine.log.redis_lines import Line
+from engine.log.redis_packing import judge_append, pack_append
 from engine.log.redis_scripts import READ_STREAM, Keys
 from engine.log.redis_writer import Append, Writer
 from engine.records import Entry
@@ -140,7 +132,8 @@ class RedisPartition:
             raise UnknownOutcome
         if refusal := self.refusal:
             raise refusal
-        streams, arguments, size = self._pack(entries, basis)
+        about = (self.epoch, self._host.publish, self.keys.channel)
+        streams, arguments, size = pack_append(entries, basis, *about, self.append_bytes_max)
         keys = (self.keys.meta, self.keys.log, self.keys.heads, *(self.keys.at + name for name in streams))
         ids = arguments[-3 * len(entries) + 1 :: 3]
         judge = partial(self._judge, streams=streams, expected=entries[0].version - 1, basis=basis)
@@ -150,34 +143,6 @@ class RedisPartition:
 
         taken = partial(self._taken, arguments[0], entries, ids)
         self._host.writer.submit(Append(self.number, keys, arguments, len(entries), size, taken, settle))
-
-    def _pack(self, entries: Sequence[Entry], basis: Basis | None) -> tuple[list[str], list[Any], int]:
-        """Return the streams of an append, the script's arguments, and its size."""
-        first: dict[str, int] = {}
-        last: dict[str, int] = {}
-        packed: list[Any] = []
-        size = 0
-        names = list(dict.fromkeys(entry.stream for entry in entries))
-        ids = basis.ids if basis is not None else [os.urandom(8).hex() for _ in entries]
-        if basis is not None and (len(names) != 1 or len(ids) != len(entries)):
-            raise ValueError("an append with a basis has one stream, and an id for each entry")
-        for (stream, version, meta, body), name in zip(entries, ids, strict=True):
-            if not (isinstance(meta, bytes) and isinstance(body, bytes)):
-                raise TypeError("meta and body are bytes")
-            known = last.get(stream)
-            if version < 1 or (known is not None and version != known + 1):
-                raise Conflict(f"{stream}: version {version} does not follow {known}")
-            first.setdefault(stream, version)
-            last[stream] = version
-            data = frames.pack_entry(Entry(stream, version, meta, body))
-            size += len(data)
-            packed += (names.index(stream) + 1, name, data)
-        if not 0 < size <= self.append_bytes_max:
-            raise ValueError(f"an append of {size} bytes; 1 to {self.append_bytes_max} are possible")
-        after = basis.after if basis is not None else "*"
-        heads = [word for name in names for word in (name, first[name] - 1, after)]
-        epoch = basis.epoch if basis is not None else self.epoch
-        return names, [epoch, self._host.publish, self.keys.channel, len(names), *heads, *packed], size
 
     def _taken(self, epoch: str, entries: Sequence[Entry], ids: Sequence[str], answer: list[Any]) -> None:
         """Take note of an answer, whether or not its caller still waits."""
@@ -202,22 +167,11 @@ class RedisPartition:
             self._own.append(first)
 
     def _judge(self, answer: list[Any], streams: list[str], expected: int, basis: Basis | None) -> int:
-        """Return the position of what was appended to version `expected`, or raise what else happened."""
-        word = answer[0]
-        if word in (b"ok", b"same"):
-            position: int = answer[1]
-            return position
-        if word == b"epoch":
-            raise Forked(f"the epoch is {answer[1].decode()} now")
-        if word == b"gone":
-            raise UnknownOutcome
-        _, number, version, last, found = answer
-        there: str = found.decode()
-        text = f"{streams[number - 1]} is at version {version}"
-        if basis is not None and (version < expected or (there and there != basis.after)):
+        try:
+            return judge_append(answer, streams, expected, basis)
+        except Forked:
             self._host.poke()
-            raise Forked(f"{text}, and {basis.after} is not in it any more", version, last.decode())
-        raise Conflict(text, version, last.decode())
+            raise
 
     async def wait_room(self) -> None:
         """See `engine.log.Log.wait_room`."""

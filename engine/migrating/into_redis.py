@@ -183,7 +183,7 @@ class _Loading:
 
 def _write_kept(saved: KeptFile, kept: KeptShared, parts: Sequence[Places]) -> Kept:
     sums = Kept.empty()
-    kept.add_states(sums.states.each(saved.states()), [one.floor for one in parts])
+    kept.add_states(sums.states.each(saved.states()))
     kept.add_answers(sums.answers.each_answer(saved.answers()))
     kept.add_tasks(sums.tasks.each(saved.tasks()))
     for number, places in enumerate(parts):

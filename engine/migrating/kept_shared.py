@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from engine.answers import Answer, Known
-from engine.checkpoint import Parked, SavedState
-from engine.checkpoint_redis import CALL_BYTES, PARTITIONS_MAX, _end_of
+from engine.checkpoint import PARTITIONS_MAX, Parked, SavedState
+from engine.checkpoint_redis import CALL_BYTES
+from engine.checkpoint_scripts import NOTE
 from engine.log import partition_of
 from engine.log.redis_scripts import Script, script
 from engine.migrating.places import Places
@@ -42,7 +43,8 @@ ANSWERS = script(
     """
 for n = 2, #ARGV, 5 do
   local stream, key = ARGV[n], ARGV[n + 1]
-  redis.call('HSET', ARGV[1] .. ':known:' .. stream, key, ARGV[n + 2] .. ' ' .. ARGV[n + 3])
+  local fresh = redis.call('HSET', ARGV[1] .. ':known:' .. stream, key, ARGV[n + 2] .. ' ' .. ARGV[n + 3])
+  redis.call('HINCRBY', ARGV[1] .. ':memory', stream, fresh)
   redis.call('HSET', ARGV[1] .. ':answers:' .. stream, key, ARGV[n + 4])
   redis.call('ZADD', ARGV[1] .. ':kept', ARGV[n + 2], stream .. '\\n' .. key)
 end
@@ -57,7 +59,7 @@ class KeptShared:
 
     Args:
         shared: where they are.
-        epoch: in which states are written.
+        epoch: in which places are written.
     """
 
     def __init__(self, shared: Shared, epoch: str = "") -> None:
@@ -69,19 +71,17 @@ class KeptShared:
     def places(self, number: int, gone: int) -> Places:
         """Return what a partition's checkpoint says in positions; `gone`: its records that are dropped."""
         tag = _tag(number)
-        check, epochs, positions, reruns, attempts, parked = self._shared.call(
+        check, positions, reruns, attempts, parked = self._shared.call(
             number,
             [
-                ("HMGET", f"{tag}:check", "position", "floor", "refill", "epoch"),
-                ("LRANGE", f"{tag}:epochs", 0, -1),
+                ("HMGET", f"{tag}:check", "position", "floor", "refill"),
                 ("HGETALL", f"{tag}:positions"),
                 ("SMEMBERS", f"{tag}:reruns"),
                 ("HGETALL", f"{tag}:attempts"),
                 ("HGETALL", f"{tag}:parked"),
             ],
         )
-        limit = _end_of(check[3], epochs)
-        at = [gone if word is None else max(gone, min(int(word), limit)) for word in check[:3]]
+        at = [gone if word is None else max(gone, int(word)) for word in check]
         tries = []
         for field, count in _pairs(attempts):
             name, position = field.decode().split("\n")
@@ -91,27 +91,21 @@ class KeptShared:
             name, low, high = one.decode().split("\n")
             starts.append((name, int(low), int(high)))
         found = [_unpack_parked(one)._replace(id=int(id_)) for id_, one in _pairs(parked)]
-        places = {name.decode(): max(gone, min(int(place), limit)) for name, place in _pairs(positions)}
+        places = {name.decode(): max(gone, int(place)) for name, place in _pairs(positions)}
         return Places(
             at[0], at[1], at[2], places, sorted(starts), sorted(tries), sorted(found, key=_place_and_id)
         )
 
     def states(self, streams: Iterable[str]) -> Iterator[SavedState]:
-        """Yield the saved states of streams, but for those with something in them that the log has lost."""
-        epochs: dict[int, Sequence[bytes]] = {}
+        """Yield the saved states of streams."""
         for number, names in self._by_partition(streams):
             tag = _tag(number)
-            if number not in epochs:
-                (epochs[number],) = self._shared.call(number, [("LRANGE", f"{tag}:epochs", 0, -1)])
             lines, dues = self._shared.call(
                 number, [("HMGET", f"{tag}:states", *names), ("ZMSCORE", f"{tag}:due", *names)]
             )
             for name, line, due in zip(names, lines, dues, strict=True):
-                if line is None:
-                    continue
-                head, _, state = line.partition(b"\n")
-                version, floor, epoch = head.split(b" ")
-                if int(floor) <= _end_of(epoch, epochs[number]):
+                if line is not None:
+                    version, _, state = line.partition(b"\n")
                     yield SavedState(name, int(version), state, None if due is None else int(float(due)))
 
     def answers(self) -> Iterator[tuple[str, str, Known]]:
@@ -155,26 +149,25 @@ class KeptShared:
 
     # Writing
 
-    def add_states(self, states: Iterable[SavedState], floors: Sequence[int]) -> None:
-        """Write states, in which nothing is newer than the floor of their partition."""
+    def add_states(self, states: Iterable[SavedState]) -> None:
+        """Write states."""
 
-        def words(number: int, one: SavedState) -> Sequence[Any]:
-            head = f"{one.version} {floors[number]} {self._epoch}\n"
+        def words(one: SavedState) -> Sequence[Any]:
             due_ms = "" if one.deadline_ms is None else one.deadline_ms
-            return one.stream, due_ms, head.encode() + one.state
+            return one.stream, due_ms, b"%d\n%b" % (one.version, one.state)
 
         self._fill(STATES, states, words)
 
     def add_answers(self, answers: Iterable[tuple[str, str, Known]]) -> None:
         """Write answers."""
 
-        def words(number: int, one: tuple[str, str, Known]) -> Sequence[Any]:
+        def words(one: tuple[str, str, Known]) -> Sequence[Any]:
             stream, key, known = one
             return stream, key, known.at_ms, known.digest, _pack(known.answer)
 
         self._fill(ANSWERS, answers, words)
 
-    def _fill(self, text: Script, items: Iterable[T], words_of: Callable[[int, T], Sequence[Any]]) -> None:
+    def _fill(self, text: Script, items: Iterable[T], words_of: Callable[[T], Sequence[Any]]) -> None:
         """Hand items, which begin with their stream, to a script, some of one partition at a time."""
         waiting: dict[int, list[Any]] = {}
         sizes: dict[int, int] = {}
@@ -186,7 +179,7 @@ class KeptShared:
 
         for item in items:
             number = partition_of(item[0], self._shared.partitions)
-            words = words_of(number, item)
+            words = words_of(item)
             waiting.setdefault(number, []).extend(words)
             sizes[number] = sizes.get(number, 0) + len(words[-1])
             if sizes[number] > CALL_BYTES or len(waiting[number]) > WORDS_MAX:
@@ -202,7 +195,7 @@ class KeptShared:
             self._shared.call(0, [("HSET", f"{_tag(0)}:tasks", *words)])
 
     def add_places(self, number: int, places: Places) -> None:
-        """Write what a partition's checkpoint says in positions."""
+        """Write what a partition's checkpoint says in positions, as the last of it."""
         tag = _tag(number)
         check = ("position", places.position, "floor", places.floor, "refill", places.refill)
         commands: list[Sequence[Any]] = [
@@ -216,6 +209,7 @@ class KeptShared:
             commands.append(("HSET", f"{tag}:parked", id_, _pack(one)))
             commands.append(("HSET", f"{tag}:parking", f"{one.reaction}\n{one.position}", id_))
         self._shared.call(number, commands)
+        self._shared.run(NOTE, [(number, (f"{tag}:meta",), (tag,))])
 
 
 def _tag(number: int) -> str:

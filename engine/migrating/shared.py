@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from engine.checkpoint_redis import PARTITIONS_MAX
+from engine.checkpoint import PARTITIONS_MAX
 from engine.errors import ConfigError, LogAway, LogCorrupt, LogFailed, LogLocked
 from engine.lease_redis import ALIVE_S
 from engine.log.redis_asking import Record, Refused, good, read_records

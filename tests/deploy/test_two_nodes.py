@@ -79,7 +79,7 @@ async def across(two: Cluster, http: httpx.AsyncClient, events: Listener, near: 
         if (far := node.env["ONDA_NODE_ID"]) != near:
             print(f"\nmade on {far}, told by {near} after {1000 * took_s:.0f} ms")
             for each in two.nodes:  # the account is there, whoever is asked
-                await wait_until_it_holds(lambda each=each: lists(http, each, made))
+                await wait_until_it_holds(lambda each=each, made=made: lists(http, each, made))
             return
     raise AssertionError("every account was made on the node of the stream")
 
