@@ -10,10 +10,10 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 
 from engine import open_node
-import pytest
 from tests.web.site import Running, config, set_up, token
 from web.server import open_server
 from web.site import make_site
