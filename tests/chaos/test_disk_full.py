@@ -42,6 +42,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.one_node("the disk of the write-ahead log")
 async def test_a_full_disk_refuses_orders_and_recovers(small_disk: Path):
     """503 `read_only` while there is no space; reading works; with space so do orders, without a restart."""
     filler = small_disk / "filler"
@@ -58,6 +59,7 @@ async def test_a_full_disk_refuses_orders_and_recovers(small_disk: Path):
     await full_and_back(small_disk / "data", fill_it, lambda _server: filler.unlink())
 
 
+@pytest.mark.one_node("the disk of the write-ahead log")
 async def test_a_file_size_limit_refuses_orders_and_recovers(tmp_path: Path):
     """The same where nothing can be mounted: segments of a size that a limit forbids cannot be made."""
 

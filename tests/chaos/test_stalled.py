@@ -56,6 +56,7 @@ async def test_stalled_readers_cost_no_memory_and_no_latency(tmp_path: Path):
             print(f"SIGTERM took {time.monotonic() - began:.2f} s")
 
 
+@pytest.mark.one_node("sockets of one process")
 async def test_a_stalled_reader_is_cut(tmp_path: Path):
     """One that takes nothing for longer than the setting is cut: it never holds a connection for good."""
     env = {"ONDA_SEND_TIMEOUT_S": "1", "ONDA_PING_S": "1"}

@@ -155,7 +155,7 @@ async def _serving(chosen: Config) -> AsyncIterator[Serving]:
 
 
 def _node_settings(name: str, url: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of one of several nodes; the first has the id and the folder of a single one."""
+    """Return the settings of one of several nodes: the first has the id and the folder of a single one."""
     chosen = {"node_id": name, **settings, "log_url": url, "redis_partitions": nodes.PARTITIONS}
     if name != nodes.names()[0]:
         chosen |= {"node_id": name, "port": 0}

@@ -19,6 +19,7 @@ import trio
 from engine.errors import LogFailed
 from engine.log.redis_asking import Gone
 from engine.log.wal import Wal
+from tests import nodes
 from tests.web.process import ROOT, onda, serving
 from tests.web.site import SECRET, token
 from web import cli
@@ -61,7 +62,8 @@ def test_the_first_start_makes_the_demo_shop_and_its_links_work(tmp_path: Path) 
         assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
         assert server.stop() == 0
     assert "sealed" not in "".join(server.said)
-    assert onda("verify", "--data", str(tmp_path)).stdout.rstrip().endswith("ended in order")
+    if not nodes.several():
+        assert onda("verify", "--data", str(tmp_path)).stdout.rstrip().endswith("ended in order")
 
 
 def wait_said(server: object, word: str) -> list[str]:
