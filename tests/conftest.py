@@ -17,8 +17,23 @@ settings.register_profile(
 settings.load_profile("onda")
 
 
+KNOBS: tuple[tuple[str, type, float, str], ...] = (
+    ("kill-rounds", int, 5, "how often the server is killed under load; 50 for the long run"),
+    ("restarts", int, 2, "how often the server is restarted behind a bad network; 20 for the long run"),
+    ("money-seeds", int, 12, "how many seeds of tests/simulation/test_money.py; 1000 for the long run"),
+    ("group-records", int, 1000, "records that a group handles among kills; 10000 for the long run"),
+    ("framing-examples", int, 1000, "requests made up against the edge's framing; 150000 for the long run"),
+    ("flood", int, 300, "connections of strangers that press upon a shop; 10000 for the long run"),
+    ("redis-away", float, 0.0, "seconds for which Redis is gone under load, at least; 30 for the long run"),
+    ("cluster-rounds", int, 2, "how often each fault befalls several nodes; 10 for the long run"),
+)
+"""Options of the chaos tests, whose defaults keep a whole run short: name, type, default, help. Each has an
+environment variable, too: `ONDA_KILL_ROUNDS`.
+"""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How many nodes servers have, and knobs of the chaos tests; their defaults keep a whole run short."""
+    """How many nodes servers have, and knobs of the chaos tests."""
     environ = os.environ
     parser.addoption(
         "--nodes",
@@ -27,24 +42,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how many nodes each server of web, browser and chaos tests has, on one Redis (ONDA_NODES)",
     )
     chaos = parser.getgroup("chaos")
-    chaos.addoption(
-        "--kill-rounds",
-        type=int,
-        default=int(environ.get("ONDA_KILL_ROUNDS", "5")),
-        help="how often the server is killed under load (ONDA_KILL_ROUNDS; 50 for the long run)",
-    )
-    chaos.addoption(
-        "--restarts",
-        type=int,
-        default=int(environ.get("ONDA_RESTARTS", "2")),
-        help="how often the server is restarted behind a bad network (ONDA_RESTARTS; 20 for the long run)",
-    )
-    chaos.addoption(
-        "--money-seeds",
-        type=int,
-        default=int(environ.get("ONDA_MONEY_SEEDS", "12")),
-        help="how many seeds of tests/simulation/test_money.py (ONDA_MONEY_SEEDS; 1000 for the long run)",
-    )
+    for name, kind, default, text in KNOBS:
+        variable = f"ONDA_{name.upper().replace('-', '_')}"
+        given = kind(environ.get(variable, default))
+        chaos.addoption(f"--{name}", type=kind, default=given, help=f"{text} ({variable})")
     chaos.addoption(
         "--flash-full",
         action="store_true",
@@ -52,45 +53,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="flash sales of 5,000 requests by 2,000 people (ONDA_FLASH_FULL=1)",
     )
     chaos.addoption(
-        "--group-records",
-        type=int,
-        default=int(environ.get("ONDA_GROUP_RECORDS", "1000")),
-        help="records that a group handles among kills (ONDA_GROUP_RECORDS; 10000 for the long run)",
-    )
-    chaos.addoption(
-        "--framing-examples",
-        type=int,
-        default=int(environ.get("ONDA_FRAMING_EXAMPLES", "1000")),
-        help="requests made up against the edge's framing (ONDA_FRAMING_EXAMPLES; 150000 for the long run)",
-    )
-    chaos.addoption(
-        "--flood",
-        type=int,
-        default=int(environ.get("ONDA_FLOOD", "300")),
-        help="connections of strangers that press upon a shop (ONDA_FLOOD; 10000 for the long run)",
-    )
-    chaos.addoption(
-        "--redis-away",
-        type=float,
-        default=float(environ.get("ONDA_REDIS_AWAY", "0")),
-        help="seconds for which Redis is gone under load, at least (ONDA_REDIS_AWAY; 30 for the long run)",
-    )
-    chaos.addoption(
         "--seed",
         type=int,
         default=int(environ["ONDA_SEED"]) if "ONDA_SEED" in environ else None,
         help="seed of the chaos tests; a failing run prints the one that it took",
-    )
-    add_cluster_options(chaos)
-
-
-def add_cluster_options(chaos: pytest.OptionGroup) -> None:
-    """Knobs of the tests of several nodes."""
-    chaos.addoption(
-        "--cluster-rounds",
-        type=int,
-        default=int(os.environ.get("ONDA_CLUSTER_ROUNDS", "2")),
-        help="how often each fault befalls several nodes (ONDA_CLUSTER_ROUNDS; 10 for the long run)",
     )
 
 

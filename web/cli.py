@@ -26,10 +26,12 @@ EXIT_CODES: dict[type[OndaError], int] = {
     LogLocked: 4,
     LogCorrupt: 5,
     LogTooNew: 5,
-    LogFailed: 6,
     LogMoved: 7,
+    LogFailed: 6,
 }
-"""Error -> exit code. 1: another expected failure; 2: wrong use of the command line; 70: stuck or a fault."""
+"""Error -> exit code; the first kind that fits counts. 1: another expected failure; 2: wrong use of the command
+line; 70: stuck or a fault.
+"""
 
 _data = click.option("--data", metavar="DIR", help="Folder of the log and the checkpoint.")
 _file = click.option("--config", "file", metavar="FILE", help="Settings in TOML.")
