@@ -29,8 +29,8 @@ EXIT_CODES: dict[type[OndaError], int] = {
     LogMoved: 7,
     LogFailed: 6,
 }
-"""Error -> exit code; the first kind that fits counts. 1: another expected failure; 2: wrong use of the command
-line; 70: stuck or a fault.
+"""Error -> exit code; the first kind that fits counts. 1: another expected failure; 2: wrong use of the
+command line; 70: stuck or a fault.
 """
 
 _data = click.option("--data", metavar="DIR", help="Folder of the log and the checkpoint.")
