@@ -111,6 +111,7 @@ class Server:
                     accepting.start_soon(self._accept, listener)
 
     async def _accept(self, listener: socket.socket) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()  # stopped before it began: the listener is closed
         while True:
             await trio.lowlevel.wait_readable(listener)
             for _ in range(ACCEPTS_MAX):

@@ -78,6 +78,10 @@ class Processes:
         self.said = each[0].said
         self.url = f"http://127.0.0.1:{front.port}"
 
+    def wait_listening(self) -> None:
+        for process in self._each:
+            process.wait_listening()
+
     def stop(self, number: int = signal.SIGTERM, within_s: float = 5.0) -> int:
         """Signal all of them, and return the exit code that is not 0, if there is one."""
         for process in self._each:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import trio
 
-from engine import Answer
-from tests.web.site import Listener, Running, listening, order, running, set_up, token, wait_until
+from engine import Answer, open_node
+from tests.web.site import Listener, Running, config, listening, order, running, set_up, token, wait_until
+from web.server import open_server
+from web.site import make_site
 
 pytestmark = pytest.mark.first_node
 
@@ -229,3 +231,14 @@ async def test_after_the_end_nobody_is_let_in(shop: Running) -> None:
     await shop.server.stop()
     with pytest.raises(OSError, match="failed"):
         await shop.connect()
+
+
+async def test_a_server_that_is_stopped_at_once_ends_in_order() -> None:
+    """Before it has taken its first connection."""
+    chosen = config()
+    async with open_node(chosen) as node:
+        site = make_site(node, chosen)
+        with trio.CancelScope() as scope:
+            async with open_server(site):
+                scope.cancel()
+    assert scope.cancel_called
