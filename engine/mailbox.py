@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from engine.answers import Answer, outcome_of
 from engine.codec import Envelope, encode
 from engine.domain.contract import Command, Domain, Event
+from engine.errors import Unavailable
 from engine.feed import Frame
 from engine.records import Entry
 from engine.waiting import Notice, Reply
@@ -87,6 +88,10 @@ class Committed(NamedTuple):
     id: str
     event: Event
     body: bytes
+
+
+class Behind(Unavailable):
+    """There are records that the state in memory does not have yet; they are on their way into it."""
 
 
 class StateLost(Exception):

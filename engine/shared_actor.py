@@ -38,7 +38,7 @@ from engine.errors import (
 from engine.feed import Feed, Frame
 from engine.host import SharedHost
 from engine.log import Basis
-from engine.mailbox import Ask, Look, StateLost, Turn, Wake
+from engine.mailbox import Ask, Behind, Look, StateLost, Turn, Wake
 from engine.records import Entry
 from engine.undo import Undo
 
@@ -91,12 +91,12 @@ class SharedActor(Actor):
         """See `Actor.saved_with_answers`.
 
         Raises:
-            Unavailable: there are records that the state does not have yet.
+            Behind: there are records that the state does not have yet.
         """
         if self._foreign:
             self._take_heard()
         if self._behind or self._fault is not None:
-            raise Unavailable(f"{self.stream} is behind")
+            raise Behind(f"{self.stream} is behind")
         return super().saved_with_answers()
 
     def hear(self, records: Sequence[tuple[int, Entry]]) -> None:

@@ -21,10 +21,13 @@ from engine.config import Config
 from engine.errors import Unavailable
 from engine.feed import Feed
 from engine.log import Log
+from engine.mailbox import Behind
 from engine.metrics import Metrics
 from engine.reactions import Consumer
 
 LOOKS_PER_SLICE = 32
+LOOKS_MAX = 20
+AGAIN_S = 0.01
 DROPS_PER_SLICE = 1024
 REFILL_MARKS = 8
 LOG_PER_STATES = 2
@@ -167,7 +170,7 @@ class Upkeep:
         for count, stream in enumerate(sorted(streams)):
             actor = self._host.actors[stream]  # a changed actor is never dropped
             try:
-                saved, unsaved = await actor.look(actor.saved_with_answers)
+                saved, unsaved = await self._look(actor)
             except Unavailable:
                 missed.add(stream)
                 continue
@@ -180,6 +183,17 @@ class Upkeep:
             if count % LOOKS_PER_SLICE == 0:
                 await trio.lowlevel.checkpoint()
         return states, answers, missed
+
+    async def _look(self, actor: Actor) -> tuple[SavedState, dict[str, Known]]:
+        """Look at an actor between two turns; one at whose stream other nodes are busy may need a few tries
+        until it has all that it has heard of.
+        """
+        for _ in range(LOOKS_MAX - 1):
+            try:
+                return await actor.look(actor.saved_with_answers)
+            except Behind:
+                await trio.sleep(AGAIN_S)
+        return await actor.look(actor.saved_with_answers)
 
     async def _drop_idle(self) -> None:
         """Forget actors that nobody used for a while and that are complete in the checkpoint, and what rings

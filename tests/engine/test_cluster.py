@@ -121,6 +121,33 @@ async def test_one_key_at_two_nodes_is_one_order(cluster: Cluster | RedisCluster
             await b.ask(STORE, order(quantity=2), by=OWNER, id="k1")
 
 
+async def test_a_busy_stream_does_not_hold_up_the_checkpoint(cluster: Cluster | RedisCluster) -> None:
+    """While both nodes append to a stream as fast as they can, each checkpoint has it."""
+    async with cluster.open("a", "b", checkpoint_s=3600, mailbox_max=2000) as (a, b):
+        await make_shop(a)
+        await same(a, b, STORE)
+        await wait_until(lambda: a.partition_of(STORE).on_duty or b.partition_of(STORE).on_duty, 20)
+        (keeper,) = [node for node in (a, b) if node.partition_of(STORE).on_duty]
+        part = keeper.partition_of(STORE)
+        at = part.checkpoint.position
+
+        async def hammer(node: Node) -> None:
+            while True:
+                with suppress(Unavailable):
+                    await node.ask(STORE, order(), by=OWNER)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(8):
+                nursery.start_soon(hammer, (a, b)[number % 2])
+            for _ in range(10):
+                await trio.sleep(0.02)
+                assert await part.upkeep.take()
+                assert part.checkpoint.position > at
+                at = part.checkpoint.position
+            nursery.cancel_scope.cancel()
+        assert conflicts(a) + conflicts(b) > 0
+
+
 async def test_what_follows_from_a_record_happens_once(cluster: Cluster | RedisCluster) -> None:
     """Each partition has one node that runs reactions, whichever node the record was made at."""
     async with cluster.open("a", "b") as (a, b):
