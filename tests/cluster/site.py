@@ -44,7 +44,7 @@ QUICK = {
     "ONDA_SHUTDOWN_S": "2",
 }
 TRIMMED = {"ONDA_REFILL_BYTES": "20000"}
-"""With this the log is dropped behind each checkpoint but for a few kilobytes."""
+"""With this the log is dropped behind each checkpoint but for a few kilobytes per partition."""
 SETTLE_S = 30.0
 
 
