@@ -330,15 +330,16 @@ class SharedPartition(Partition):
         self.upkeep.begin()
         self._tailing = True
         await self.load_runners(self._reactions, self._history)
-        self.on_duty = True
         changed = await self._changed_since(max(self.checkpoint.position, self.log.first - 1))
+        for stream in changed:
+            self.upkeep.changing(stream)
+        self.on_duty = True  # not before: a checkpoint would be without what changed
         for actor in self.actors.values():
             if actor.stream not in changed:
                 actor.saved_version = actor.version
             if actor.loaded:
                 self.arm(actor.stream, actor.due_ms)
         for stream in changed:
-            self.upkeep.changing(stream)
             self.actor(stream)
         for stream, due_ms in await self.checkpoint.deadlines():
             if stream not in self.actors:

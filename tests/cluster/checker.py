@@ -16,7 +16,7 @@ from typing import NamedTuple
 from tests.chaos.evidence import fold, without_empty
 from tests.cluster.history import Call, Envelope, History, Outcome, Sight, by_key
 
-RULES = frozenset({"sold_out", "out_of_stock", "coupon_exhausted", "coupon_already_issued"})
+RULES = frozenset({"sold_out", "coupon_exhausted", "coupon_already_issued", "cart_full"})
 """What the shop's rules may refuse."""
 
 

@@ -43,8 +43,10 @@ QUICK = {
     "ONDA_SANDBOX": "off",
     "ONDA_SHUTDOWN_S": "2",
 }
-TRIMMED = {"ONDA_REFILL_BYTES": "20000"}
-"""With this the log is dropped behind each checkpoint but for a few kilobytes."""
+TRIMMED = {"ONDA_REFILL_BYTES": "300000"}
+"""With this the log is dropped behind each checkpoint, but for what the ledger may not have seen yet."""
+CLOSELY = {"ONDA_REFILL_BYTES": "60000"}
+"""The same where there are few records."""
 SETTLE_S = 30.0
 
 

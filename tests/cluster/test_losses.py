@@ -9,14 +9,14 @@ import pytest
 from tests.cluster.guests import Wish
 from tests.cluster.history import Call, Outcome, now_ns
 from tests.cluster.readers import reset_for
-from tests.cluster.site import ALWAYS, EVERYSEC, TRIMMED, Site, aof_of, check, cut_aof, open_site
+from tests.cluster.site import ALWAYS, CLOSELY, EVERYSEC, Site, aof_of, check, cut_aof, open_site
 from tests.log.redis_site import needs_redis
 
 pytestmark = [pytest.mark.slow, needs_redis]
 
 
 @pytest.mark.parametrize(
-    ("options", "env"), [(EVERYSEC, {}), (ALWAYS, TRIMMED)], ids=["everysec", "always, and the disk lied"]
+    ("options", "env"), [(EVERYSEC, {}), (ALWAYS, CLOSELY)], ids=["everysec", "always, and the disk lied"]
 )
 async def test_redis_loses_its_end(
     tmp_path: Path, seed: int, cluster_rounds: int, options: tuple[str, ...], env: dict[str, str]
@@ -77,7 +77,7 @@ async def cursors_are_reset(site: Site) -> None:
 
 async def test_a_node_that_was_away_when_it_was_told(tmp_path: Path, seed: int) -> None:
     """It knew of what is lost, and starts when that is over for the others: no second epoch begins."""
-    async with open_site(tmp_path, seed, redis=EVERYSEC, env=TRIMMED) as site:
+    async with open_site(tmp_path, seed, redis=EVERYSEC, env=CLOSELY) as site:
         async with site.load():
             await site.acknowledged(40)
             size = aof_of(tmp_path).stat().st_size

@@ -11,6 +11,8 @@ import trio
 from engine import Answer, Cursor, Node
 from engine.domain.store.coupons import CreateCoupon, IssueCoupon
 from engine.errors import IdempotencyMismatch, ReadOnly, Rejected, Unavailable, UnknownOutcome
+from engine.shared_partition import SharedPartition
+from engine.upkeep import Upkeep
 from tests.engine.cluster import Cluster, RedisCluster, cluster, memory_cluster
 from tests.engine.shop import OWNER, STORE, make_shop, order, state_of, wait_until
 
@@ -265,3 +267,32 @@ async def test_what_is_under_way_when_an_epoch_begins_has_an_unknown_outcome(mem
             nursery.start_soon(ask)
             await wait_until(lambda: log._waiting > 0)
             log.lose(1, "later")
+
+
+async def test_a_checkpoint_while_a_partition_is_taken_over(
+    memory_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that is about to be on duty does not know yet what changed: a checkpoint that comes due
+    meanwhile may not pass over it, or records would be dropped that are in no saved state.
+    """
+
+    async def take_none(_upkeep: Upkeep) -> bool:
+        return False  # it is killed: there is no last checkpoint
+
+    with monkeypatch.context() as ends:
+        ends.setattr(Upkeep, "take", take_none)
+        async with memory_cluster.open("a", checkpoint_s=1000) as (a,):
+            await make_shop(a)
+    look = SharedPartition._changed_since
+
+    async def look_slowly(part: SharedPartition, position: int) -> set[str]:
+        await part.upkeep.take()
+        return await look(part, position)
+
+    monkeypatch.setattr(SharedPartition, "_changed_since", look_slowly)
+    async with memory_cluster.open("b", checkpoint_s=1000) as (b,):
+        part = b.partition_of(STORE)
+        await wait_until(lambda: part.on_duty, 10)
+        assert part.checkpoint.position == 0
+        assert await part.upkeep.take()
+        assert STORE in await part.checkpoint.load_states([STORE])
