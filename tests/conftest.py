@@ -18,15 +18,19 @@ settings.load_profile("onda")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How many nodes servers have, and knobs of the chaos tests; their defaults keep a whole run short."""
-    environ = os.environ
+    """How many nodes servers have, and knobs of the chaos tests."""
     parser.addoption(
         "--nodes",
         type=int,
-        default=int(environ.get("ONDA_NODES", "1")),
+        default=int(os.environ.get("ONDA_NODES", "1")),
         help="how many nodes each server of web, browser and chaos tests has, on one Redis (ONDA_NODES)",
     )
-    chaos = parser.getgroup("chaos")
+    _add_knobs(parser.getgroup("chaos"))
+
+
+def _add_knobs(chaos: pytest.OptionGroup) -> None:
+    """Their defaults keep a whole run short."""
+    environ = os.environ
     chaos.addoption(
         "--kill-rounds",
         type=int,
