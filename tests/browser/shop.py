@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -23,8 +24,9 @@ from tests import nodes
 ROOT = Path(__file__).parents[2]
 SECRET = "cd" * 32
 SANDBOX_KEY = "ef" * 16
-START_S = 20.0
+START_S = 40.0
 STOP_S = 10.0
+SANDBOX = re.compile(r"sandbox=(http\S+)")
 
 
 class Shop:
@@ -37,6 +39,7 @@ class Shop:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self._env: dict[str, str] = {}
         self._processes: list[subprocess.Popen[str]] = []
         self._front = nodes.Front(self.port)
         self._http = httpx.Client(base_url=self.url, timeout=10)
@@ -46,19 +49,22 @@ class Shop:
         if "--log" in self.options or not nodes.several():
             self._start("--port", str(self.port), "--data", str(self.data), *self.options)
             return
-        each = [
-            self._start("--port", "0", *nodes.options_of(self.data, name), *self.options)
-            for name in nodes.names()
-        ]
-        self._front.open(each)
+        self._env = {**nodes.environment(), "ONDA_PUBLIC_URL": self.url}
+        ports = []
+        for name in nodes.names():
+            said = self._start("--port", "0", *nodes.options_of(self.data, name), *self.options)
+            ports.append(int(said[-1].rpartition(":")[2]))
+            if found := SANDBOX.search("\n".join(said)):  # the first one's is that of all
+                self._env["ONDA_SANDBOX_URL"] = found[1]
+        self._front.open(ports)
 
-    def _start(self, *options: str) -> int:
-        """Start a process, and return the port that it listens on."""
+    def _start(self, *options: str) -> list[str]:
+        """Start a process, and return what it said until it listened."""
         process = subprocess.Popen(
             [sys.executable, "-m", "web.cli", "serve", *options],
             cwd=ROOT,
             env=os.environ
-            | nodes.environment()
+            | self._env
             | {"ONDA_SECRET": SECRET, "ONDA_SANDBOX_KEY": SANDBOX_KEY, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -75,7 +81,7 @@ class Shop:
             except queue.Empty:
                 self.kill()
                 raise AssertionError(f"no server in {START_S} s; it said: {said}") from None
-        return int(said[-1].rpartition(":")[2])
+        return said
 
     def kill(self) -> None:
         """End the process the hard way, as a pulled plug would."""
