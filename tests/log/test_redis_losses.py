@@ -288,7 +288,7 @@ async def test_an_append_in_doubt_over_a_new_epoch_is_found(tmp_path: Path) -> N
 def moment_of(server: RedisServer) -> dict[bytes, bytes]:
     """Return what is in Redis."""
     with redis.Redis(port=server.port, protocol=2) as plain:
-        return {name: plain.dump(name) for name in plain.keys()}
+        return {name: plain.dump(name) for name in plain.keys("*")}
 
 
 def go_back(server: RedisServer, moment: dict[bytes, bytes]) -> None:
