@@ -94,6 +94,9 @@ class Checkpoint(Protocol):
     async def load_known(self, stream: str) -> list[tuple[str, Known]]:
         """Return the commands of a stream whose answers are saved (without the answers), oldest first."""
 
+    async def find_saved(self, stream: str, keys: Sequence[str]) -> list[str]:
+        """Return those of some commands of a stream whose answers are saved."""
+
     async def load_answer(self, stream: str, key: str) -> Answer | None:
         """Return a saved answer."""
 

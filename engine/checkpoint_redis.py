@@ -161,6 +161,11 @@ class RedisCheckpoint:
             known.append((key.decode(), Known(int(at_ms), digest, None)))
         return sorted(known, key=lambda pair: pair[1].at_ms)
 
+    async def find_saved(self, stream: str, keys: Sequence[str]) -> list[str]:
+        """See `Checkpoint.find_saved`."""
+        found = await self._call("HMGET", self._key(f"known:{stream}"), *keys)
+        return [key for key, line in zip(keys, found, strict=True) if line is not None]
+
     async def load_answer(self, stream: str, key: str) -> Answer | None:
         """See `Checkpoint.load_answer`."""
         found = await self._call("HGET", self._key(f"answers:{stream}"), key)

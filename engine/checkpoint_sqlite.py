@@ -146,6 +146,11 @@ class SqliteCheckpoint:
         rows = await self._run(lambda: self._db.execute(query, (stream,)).fetchall())
         return [(key, Known(at_ms, digest, None)) for key, at_ms, digest in rows]
 
+    async def find_saved(self, stream: str, keys: Sequence[str]) -> list[str]:
+        """Return those of some commands of a stream whose answers are saved."""
+        wanted = set(keys)
+        return [key for key, _ in await self.load_known(stream) if key in wanted]
+
     async def load_answer(self, stream: str, key: str) -> Answer | None:
         """Return a saved answer."""
         query = "SELECT cursor, version, result, events FROM answers WHERE stream = ? AND key = ?"

@@ -28,6 +28,8 @@ from engine.reactions import Consumer
 LOOKS_PER_SLICE = 32
 LOOKS_MAX = 20
 AGAIN_S = 0.01
+ANSWERS_MAX = 32
+"""Answers of one actor that a node keeps in memory whether or not another has saved them."""
 DROPS_PER_SLICE = 1024
 REFILL_MARKS = 8
 LOG_PER_STATES = 2
@@ -107,7 +109,10 @@ class Upkeep:
             with trio.move_on_after(self._host.config.checkpoint_s):
                 await self._due.wait()
             self._due = trio.Event()
-            await self.take()
+            if self._host.on_duty:
+                await self.take()
+            else:
+                await self._let_go()
             await self._drop_idle()
 
     async def take(self) -> bool:
@@ -194,6 +199,19 @@ class Upkeep:
             except Behind:
                 await trio.sleep(AGAIN_S)
         return await actor.look(actor.saved_with_answers)
+
+    async def _let_go(self) -> None:
+        """Another node takes the checkpoints: forget those answers that are in them."""
+        host = self._host
+        try:
+            for actor in list(host.actors.values()):
+                keys = list(actor.memory.unsaved()) if actor.loaded else []
+                if len(keys) > ANSWERS_MAX:
+                    for key in await host.checkpoint.find_saved(actor.stream, keys):
+                        actor.memory.mark_saved(key)
+                    actor.memory.sweep(host.clock.now_ms())
+        except Unavailable as error:
+            logger.info("answers are kept in memory: %s", error.detail)
 
     async def _drop_idle(self) -> None:
         """Forget actors that nobody used for a while and that are complete in the checkpoint, and what rings

@@ -109,6 +109,8 @@ class Ledger:
         last = lines[-1].id if lines else ""
         if meta[0] is None:
             return  # there is no such partition (any more)
+        missed = int(meta[2]) - self.head(number) - 1
+        assert missed <= 0, f"{missed} records were dropped before they were seen here: no fault of the nodes"
         follows = (
             found[0].previous == last
             if found

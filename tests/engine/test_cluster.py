@@ -12,7 +12,7 @@ from engine import Answer, Cursor, Node
 from engine.domain.store.coupons import CreateCoupon, IssueCoupon
 from engine.errors import IdempotencyMismatch, ReadOnly, Rejected, Unavailable, UnknownOutcome
 from engine.shared_partition import SharedPartition
-from engine.upkeep import Upkeep
+from engine.upkeep import ANSWERS_MAX, Upkeep
 from tests.engine.cluster import Cluster, RedisCluster, cluster, memory_cluster
 from tests.engine.shop import OWNER, STORE, make_shop, order, state_of, wait_until
 
@@ -121,6 +121,21 @@ async def test_one_key_at_two_nodes_is_one_order(cluster: Cluster | RedisCluster
         assert len((await state_of(a, STORE))["orders"]) == 100
         with pytest.raises(IdempotencyMismatch):
             await b.ask(STORE, order(quantity=2), by=OWNER, id="k1")
+
+
+async def test_answers_that_another_node_saved_leave_the_memory(cluster: Cluster | RedisCluster) -> None:
+    """A node that is not on duty keeps no more of them than a few, and still gives each of them again."""
+    async with cluster.open("a", "b", checkpoint_s=0.05) as (a, b):
+        await make_shop(a)
+        await wait_until(lambda: a.partition_of(STORE).on_duty or b.partition_of(STORE).on_duty, 20)
+        (other,) = [node for node in (a, b) if not node.partition_of(STORE).on_duty]
+        answers = [await other.ask(STORE, order(), by=OWNER, id=f"k{number}") for number in range(200)]
+        memory = other.actors[STORE].memory
+        await wait_until(lambda: len(memory.unsaved()) <= ANSWERS_MAX, 20)
+        assert len(memory) >= 200
+        for number in (0, 100, 199):
+            again = await other.ask(STORE, order(), by=OWNER, id=f"k{number}")
+            assert again == answers[number]._replace(replayed=True)
 
 
 async def test_a_busy_stream_does_not_hold_up_the_checkpoint(cluster: Cluster | RedisCluster) -> None:
