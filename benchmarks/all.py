@@ -1,4 +1,4 @@
-"""Run everything one after the other, and write `benchmarks/RESULTS.md` and the plot: some 25 minutes.
+"""Run everything one after the other, and write `benchmarks/RESULTS.md` and the plot: some 35 minutes.
 
 Each benchmark is a process of its own and writes its JSON to `benchmarks/results/`; one that fails is told
 and the others go on. `--quick` is a look whether all of it works; its figures go elsewhere and mean
@@ -25,6 +25,8 @@ MINUTES = {
     "storm": 1.0,
     "fairness": 2.0,
     "idle": 2.2,
+    "hop": 3.0,
+    "nodes": 8.0,
     "append": 0.7,
     "replay": 2.0,
     "stores": 2.0,

@@ -13,7 +13,19 @@ from typing import Any
 from benchmarks.harness import RESULTS, ROOT
 from benchmarks.plot import plot
 
-ORDER = ("fanout", "latency", "orders", "storm", "idle", "fairness", "replay", "stores", "readers_ceiling")
+ORDER = (
+    "fanout",
+    "latency",
+    "orders",
+    "storm",
+    "idle",
+    "fairness",
+    "replay",
+    "stores",
+    "hop",
+    "nodes",
+    "readers_ceiling",
+)
 """First in the page, in this order; others follow by name."""
 
 TITLE = "Deliveries a second against connections, one core for the server"
@@ -62,7 +74,11 @@ def _section(name: str, content: Mapping[str, Any]) -> str:
     method = re.sub(
         r"\s*\n(?!\n)", " ", (import_module(f"benchmarks.{name}").__doc__ or "").partition("\n\n")[2]
     )
-    notes = {key: content[key] for key in ("runs", "seconds", "stores", "scale") if key in content}
+    notes = {
+        key: content[key]
+        for key in ("runs", "seconds", "stores", "scale", "screens", "share", "fsync")
+        if key in content
+    }
     said = ", ".join(f"{key} {value}" for key, value in notes.items())
     lines = [
         f"## {content['question']}",

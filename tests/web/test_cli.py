@@ -131,7 +131,7 @@ def test_open_serves_without_tokens_and_says_so(tmp_path: Path) -> None:
     assert any("without tokens" in line for line in server.said)
 
 
-@pytest.mark.one_node("a token is revoked in the folder of one node (nodes-ops)")
+@pytest.mark.one_node("a token is revoked in the folder of one node; of several: test_two_nodes_ops.py")
 @slow
 def test_a_revoked_token_stops_working_within_a_second(tmp_path: Path) -> None:
     """`onda token` makes it, `onda token --revoke` ends it, while the server runs."""

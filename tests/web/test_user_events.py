@@ -91,7 +91,7 @@ async def test_who_comes_back_has_missed_nothing() -> None:
             assert [(await events.message())["n"] for _ in range(3)] == [2, 3, 4]
 
 
-@pytest.mark.one_node("history")
+@pytest.mark.one_node("nodes of the tests have no history; of several: tests/history/test_shared.py")
 async def test_who_comes_back_late_gets_the_rest_from_the_history(tmp_path) -> None:
     """What has left the feed is in the history: each once, in order, then what comes."""
     async with running(open=True, ring_frames_max=2, data=str(tmp_path)) as site, site.client() as http:
