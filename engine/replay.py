@@ -156,6 +156,8 @@ async def rebuild_shared(host: SharedHost, actor: SharedActor) -> None:
         since = 0
         head, found = await _read_kept(host, actor)
     first = found[0][1].version if found else head.version + 1
+    if saved is None and first > since + 1:  # unless it was saved, and trimmed, for the first time just now
+        saved = (await host.checkpoint.load_states([actor.stream])).get(actor.stream)
     if first > since + 1 and saved is None:
         gone = f"{actor.stream}: its first records are dropped, and there is no saved state of it"
         raise LogCorrupt("log", 0, gone)

@@ -68,6 +68,8 @@ class SharedActor(Actor):
         self._foreign: deque[tuple[int, Entry]] = deque()
         self._begun: list[bytes] = []  # bodies behind the last command with an id
         self._behind = False
+        self._wanted = self._reached = 0  # how often somebody wanted to know all of it, and what was read for
+        self._unread: Unavailable | None = None  # why that could not be done
         self._tries = 0
         self._rival_s = -RIVAL_S  # when another node appended last
         self._epoch = host.epoch
@@ -133,14 +135,17 @@ class SharedActor(Actor):
         Raises:
             Unavailable: the log is away.
         """
-        self.fall_behind()
-        await self.look(self._check_caught_up)
-
-    def _check_caught_up(self) -> None:
-        if self._behind:
-            raise self._refusal()
+        self._wanted += 1
+        mine = self._wanted
+        while self._reached < mine:
+            self.fall_behind()
+            await self.look(lambda: None)
+            if self._reached < mine and self._unread is not None:
+                raise type(self._unread)(self._unread.detail)
 
     def _take_heard(self) -> None:
+        if self._fault is not None:
+            return
         try:
             heard, self._foreign = list(self._foreign), deque()
             self._take(heard)
@@ -243,6 +248,8 @@ class SharedActor(Actor):
                 return
             kind = Forked if head.version == self.version else Conflict
             error = kind(f"{self.stream} is at version {head.version}", head.version, head.id)
+        if self._fault is not None:
+            raise self._fault
         self._refused(turn, error)
 
     def _end_turn(self, turn: Turn) -> None:
@@ -260,17 +267,21 @@ class SharedActor(Actor):
         """
         while self._behind:
             self._behind = False  # whoever falls behind while this is asked asks again
+            wanted = self._wanted
             try:
                 head, found = await self._log.read_stream(self.stream, self.version)
             except CursorUnusable:
                 raise StateLost(crash=False) from None
             except Unavailable as error:
-                self._behind = True
+                self._behind, self._unread = True, error
                 self._refuse_waiting(error)
                 await trio.sleep(random.uniform(0, AWAY_S))
                 continue
+            if self._fault is not None:  # another epoch began meanwhile
+                raise self._fault
             self._take(found)
             self._behind = self._behind or self.version < head.version
+            self._reached, self._unread = wanted, None
 
     def _refuse_waiting(self, error: Unavailable) -> None:
         """Answer what waits; whoever wants to look sees the last state that is known to be durable."""

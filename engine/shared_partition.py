@@ -163,10 +163,11 @@ class SharedPartition(Partition):
                 self._host.note_store(stream)
         if self._tailing:
             self.upkeep.changing(stream)
-            for position, entry in records:
-                if position > self.tail.high:
-                    self.tail.add([to_committed(position, entry)])
-            self.upkeep.grown(records[-1][0], sum(len(entry.body) for _, entry in records))
+            fresh = [(position, entry) for position, entry in records if position > self.tail.high]
+            for position, entry in fresh:
+                self.tail.add([to_committed(position, entry)])
+            if fresh:  # what was appended here is counted already
+                self.upkeep.grown(fresh[-1][0], sum(len(entry.body) for _, entry in fresh))
         actor = self.actors.get(stream)
         if actor is None:
             feed = self.feeds.pop(stream, None)  # its ring would have a hole
@@ -241,9 +242,9 @@ class SharedPartition(Partition):
         await actor.catch_up()
 
     def _note_old(self, epoch: str) -> None:
-        while len(self._old_epochs) >= OLD_EPOCHS_MAX:
-            del self._old_epochs[next(iter(self._old_epochs))]
         self._old_epochs[epoch] = None
+        if len(self._old_epochs) > OLD_EPOCHS_MAX:
+            del self._old_epochs[next(iter(self._old_epochs))]
 
     # Duty
 
@@ -284,7 +285,10 @@ class SharedPartition(Partition):
             return False
 
     def _begin_duty_anew(self) -> None:
-        """What is known of the partition has a hole: read again what a node on duty has to know."""
+        """What is known of the partition has a hole: read again what a node on duty has to know. A checkpoint
+        that began now would pass over what was not heard.
+        """
+        self.on_duty = False
         self.heard.clear()
         self.gaps += 1
         if self._duty is not None:
@@ -339,6 +343,8 @@ class SharedPartition(Partition):
                 actor.saved_version = actor.version
             if actor.loaded:
                 self.arm(actor.stream, actor.due_ms)
+                if actor.memory.unsaved():
+                    self.upkeep.changing(actor.stream)
         for stream in changed:
             self.actor(stream)
         for stream, due_ms in await self.checkpoint.deadlines():

@@ -201,15 +201,21 @@ class Upkeep:
         return await actor.look(actor.saved_with_answers)
 
     async def _let_go(self) -> None:
-        """Another node takes the checkpoints: forget those answers that are in them."""
+        """Another node takes the checkpoints: forget those answers that are in them, or too old (one without
+        events may be nowhere else).
+        """
         host = self._host
+        horizon_ms = host.clock.now_ms() - int(host.config.idempotency_s * 1000)
         try:
             for actor in list(host.actors.values()):
-                keys = list(actor.memory.unsaved()) if actor.loaded else []
-                if len(keys) > ANSWERS_MAX:
-                    for key in await host.checkpoint.find_saved(actor.stream, keys):
-                        actor.memory.mark_saved(key)
-                    actor.memory.sweep(host.clock.now_ms())
+                memory = actor.memory
+                unsaved = memory.unsaved() if actor.loaded else {}
+                if len(unsaved) > ANSWERS_MAX:
+                    saved = await host.checkpoint.find_saved(actor.stream, list(unsaved))
+                    old = [key for key, known in unsaved.items() if known.at_ms < horizon_ms]
+                    for key in (*saved, *old):
+                        memory.mark_saved(key)
+                    memory.sweep(host.clock.now_ms())
         except Unavailable as error:
             logger.info("answers are kept in memory: %s", error.detail)
 
@@ -256,12 +262,11 @@ class Upkeep:
                 await trio.lowlevel.checkpoint()
 
     def _is_needed(self, actor: Actor) -> bool:
-        if actor.stream in self._changed:
-            return True
         if not self._host.on_duty:  # whoever is has all of it
             return bool(actor.feed.subscriptions)
         return (
-            actor.version != actor.saved_version
+            actor.stream in self._changed
+            or actor.version != actor.saved_version
             or bool(actor.feed.subscriptions)
             or bool(actor.memory.unsaved())
         )

@@ -224,12 +224,13 @@ class MemoryLog:
 
     def lose(self, count: int, epoch: str) -> None:
         """Behave as after a failover that lost the last `count` entries, so that a new epoch begins."""
-        for entry in reversed(self._entries[-count:]):
+        kept = len(self._entries) - count
+        for entry in reversed(self._entries[kept:]):
             self._heads.note(entry.stream, entry.version - 1)
             self._ids.pop((entry.stream, entry.version), None)
             self._last[entry.stream] = self._ids.get((entry.stream, entry.version - 1), "")
         self.head -= count
-        del self._entries[-count:]
+        del self._entries[kept:]
         self.epoch = epoch
         self._epochs.append((epoch, self.head))
         self._wake()

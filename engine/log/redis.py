@@ -38,9 +38,9 @@ APPEND_BYTES_MAX = 4 << 20
 """How large the entries of one append may be together: one script, and one message."""
 KEPT_MAX = 8192
 KEPT_BYTES_MAX = 16 << 20
+"""Records of the tail that are kept for `follow`, in count and in bytes; older ones are read from Redis."""
 OWN_MAX = 4096
 """Appends of ours whose messages are passed over; of more, the messages are read."""
-"""Records of the tail that are kept for `follow`, in count and in bytes; older ones are read from Redis."""
 
 T = TypeVar("T")
 
@@ -152,18 +152,21 @@ class RedisPartition:
             self._host.fail(Gone(self.number, answer[1].decode()))
         elif word == b"epoch":
             self._host.poke()
-        elif word == b"same" or (word == b"ok" and epoch == self.epoch):
+        elif word in (b"ok", b"same") and epoch == self.epoch:
             if answer[1] > self.witness.position:
                 self.witness = Witness(answer[1], ids[-1])
                 self.head = max(self.head, answer[1])
             if word == b"ok":
-                self._take_own(answer[1] - len(entries) + 1, entries, ids)
+                self._take_own(answer[1], answer[2].decode(), entries, ids)
 
-    def _take_own(self, first: int, entries: Sequence[Entry], ids: Sequence[str]) -> None:
-        """Take what was just appended here, if nothing is missing before it: its message is passed over."""
-        if self.seen == first - 1:
-            previous = (self._seen_id, *ids)
-            self.take([Record(first + n, ids[n], previous[n], entry) for n, entry in enumerate(entries)])
+    def _take_own(self, last: int, previous: str, entries: Sequence[Entry], ids: Sequence[str]) -> None:
+        """Take what was just appended here, up to position `last` and behind the record `previous`, if that
+        is the one that was seen last: its message is passed over.
+        """
+        first = last - len(entries) + 1
+        if (self.seen, self._seen_id) == (first - 1, previous):
+            before = (previous, *ids)
+            self.take([Record(first + n, ids[n], before[n], entry) for n, entry in enumerate(entries)])
             self._own.append(first)
 
     def _judge(self, answer: list[Any], streams: list[str], expected: int, basis: Basis | None) -> int:
@@ -211,6 +214,7 @@ class RedisPartition:
             arguments = (stream, after, max(1, bytes_max), int(oldest))
             return good(line.run(READ_STREAM, [(keys, arguments)])[0])
 
+        epoch = self.epoch
         answer = await self._host.ask(lambda: self._host.asking.ask(self.number, question))
         word = answer[0]
         if word == b"gone":
@@ -222,7 +226,8 @@ class RedisPartition:
         found = answer[3]
         entries = [(found[n], frames.unpack_entry(found[n + 1])[0]) for n in range(0, len(found), 2)]
         head = Head(answer[1], answer[2].decode())
-        if entries and entries[-1][1].version == head.version and entries[-1][0] > self.witness.position:
+        ends = bool(entries) and entries[-1][1].version == head.version and epoch == self.epoch
+        if ends and entries[-1][0] > self.witness.position:
             self.witness = Witness(entries[-1][0], head.id)
         return head, entries
 

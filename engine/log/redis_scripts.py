@@ -142,16 +142,16 @@ end
 redis.call('HSET', KEYS[1], 'head', head, 'last', prev, 'streams', tonumber(m[5]) + fresh)
 local line = m[1] .. ' ' .. (head - #parts + 1) .. ' ' .. m[4] .. '\\n'
 redis.call(ARGV[2], ARGV[3], line .. table.concat(parts))
-return {'ok', head}
+return {'ok', head, m[4]}
 """
 )
 """KEYS: meta, log, heads, `:at:` of each stream. ARGV: epoch, PUBLISH or SPUBLISH, channel, number of
 streams; for each stream its name, and version and id (`*`: any) that the append was decided on; for each
 entry the number of its stream, its id and its bytes.
 
-Returns `ok` or `same` and the last position, or `epoch` and the one that holds, or `conflict`: which stream,
-its version and id, and the id at the version that was expected (empty: not there, or not kept). Nothing is
-written unless it is `ok`.
+Returns `ok`, the last position and the id of the record before the first one, or `same` and the last
+position, or `epoch` and the one that holds, or `conflict`: which stream, its version and id, and the id at
+the version that was expected (empty: not there, or not kept). Nothing is written unless it is `ok`.
 """
 
 MEET = script(

@@ -210,11 +210,12 @@ class RedisLog:
             except LogAway as error:
                 self.away = dict.fromkeys(range(len(self.partitions)), error.detail)
             except LogFailed:
-                return  # everybody has been told
+                pass  # everybody has been told
             finally:
                 looked.set()
             if self.away:
                 await trio.sleep(DEAF_S)
+        self._looked.set()  # there are no more looks
 
     async def close(self) -> None:
         """Finish what waits, then end the threads."""
