@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+from msgspec.structs import replace
 
 from engine import Config, load
 from engine.config import hide_password
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from engine.history.database import Database
     from engine.history.places import Place
     from engine.migrating import Report
+
+T = TypeVar("T")
 
 
 @click.command()
@@ -164,8 +168,11 @@ def _check_no_history(config: Config) -> None:
     Raises:
         ConfigError: there is one.
     """
-    if config.db and config.db != "none" and (place := _place(config)).position:
-        has = f"the history's database has records up to {place.position}, by positions of another log"
+    if not config.db or config.db == "none":
+        return
+    places = _ask(config, _places)
+    if any(place.position or place.partition is not None for place in places):
+        has = "the history's database has records by positions of another log"
         raise ConfigError(f"{has}: name an empty one (`onda history --rebuild` fills it), or say --db none")
 
 
@@ -175,14 +182,28 @@ def _has_history(config: Config) -> bool:
     return bool(config.db) or os.path.exists(os.path.join(config.data, FILE))
 
 
-def _place(config: Config) -> Place:
+def _ask(config: Config, ask: Callable[[Database], T]) -> T:
+    """Return what the history's database answers.
+
+    Raises:
+        HistoryFailed: it does not.
+    """
     from web.cli_history import asked, open_database
 
-    database = open_database(config)
+    database = open_database(replace(config, log_url=""))  # that of the folder is meant, whoever is next
     try:
-        return asked(database, _open)
+        return asked(database, ask)
     finally:
         database.close()
+
+
+def _places(database: Database) -> list[Place]:
+    database.make()
+    return database.read_places()[0]
+
+
+def _place(config: Config) -> Place:
+    return _ask(config, _open)
 
 
 def _open(database: Database) -> Place:
