@@ -53,9 +53,11 @@ def from_redis(data: str, url: str, sizes: Sizes, *, again: bool = False, told: 
         metas = [shared.meta(number) for number in range(shared.partitions)]
         same = len({meta.epoch for meta in metas}) == 1 and all(meta.intact for meta in metas)
         epoch = metas[0].epoch if same else new_epoch(os.urandom)
+        kept = KeptShared(shared)
+        for number in range(shared.partitions):
+            kept.check(number)
         heads = read_heads(shared)
         with target(data, again=again, unfinished=moved) as folder:
-            kept = KeptShared(shared)
             gone = _gone(heads, metas)
             join = Join(
                 [kept.places(number, before) for number, before in enumerate(gone)],
