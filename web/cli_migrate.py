@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from engine import Config, load
 from engine.config import hide_password
-from engine.errors import ConfigError, LogFailed
+from engine.errors import ConfigError, LogAway, LogFailed
 
 if TYPE_CHECKING:
     from engine.history.database import Database
@@ -98,12 +98,28 @@ def _undo(config: Config, to: str | None, from_: str | None) -> None:
     from engine.migrating import undo_from_redis, undo_to_redis
 
     if to is not None:
-        done, what = undo_to_redis(config.data), config.data
+        done, what = undo_to_redis(config.data, first=lambda: _take_back(config, to)), config.data
     else:
         assert from_ is not None
         done, what = undo_from_redis(from_), hide_password(from_)
     said = "can be used again, as it was when it was left" if done else "was not marked as moved"
     print(f"{what} {said}")
+
+
+def _take_back(config: Config, url: str) -> None:
+    """Take into the folder what must not be undone with the move."""
+    from engine.migrating import bring_revoked
+
+    again = "a token that was revoked there since the move counts again: revoke it again"
+    try:
+        count = bring_revoked(config.data, url)
+    except LogAway as error:
+        print(f"{error}; {again}")
+        return
+    if count is None:
+        print(f"there is no log in {hide_password(url)}; {again}")
+    elif count:
+        print(f"{count} tokens that were revoked there since the move are revoked here")
 
 
 def _print(report: Report, headline: str, took_s: float) -> None:

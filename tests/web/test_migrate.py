@@ -125,8 +125,13 @@ def test_a_shop_moves_and_comes_back(
         assert streamed(server, cursor, len(events)) == events
         assert order(server, "key").json() == first
         assert server.stop() == 0
-    assert run("migrate", "--data", str(old), "--to", redis.url, "--undo") == 0
-    assert "can be used again" in capsys.readouterr().out
+    with client(redis) as direct:
+        direct.zadd("{onda:0}:revoked", {"t1": 2**50})
+    assert run("migrate", "--data", str(old), "--to", redis.url, "--undo", "--db", "none") == 0
+    said = capsys.readouterr().out
+    assert "1 tokens that were revoked there since the move are revoked here" in said
+    assert "can be used again" in said
+    assert (old / "revoked").read_text() == f"t1 {2**50}\n"
     with serving(old, *options) as server:
         assert len(sync(server)["state"]["orders"]) == 1
 
