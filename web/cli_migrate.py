@@ -71,11 +71,13 @@ def _move_to(config: Config, url: str, *, again: bool, accept_loss: bool) -> Non
         config.redis_partitions,
         again=again,
         name=f"into {shown}",
-        seen=lambda epoch, head: _check_history(config, epoch, head),
+        seen=lambda epoch, head: _check_history(config, epoch, head, again=again),
+        ready=lambda report: _split_history(config, report),
         told=_show,
     )
     _print(report, f"{config.data} is in {shown} now", time.monotonic() - began_s)
-    _split_history(config, report)
+    if _has_history(config):
+        print("the history goes on with the partitions: name its database with --db at each node")
     print(f"{config.data} is left as it was, but `onda serve` refuses it: it has the mark log/MOVED")
     print(f"next: onda serve --log {shown}, with redis_partitions {report.partitions}, on each node")
 
@@ -107,9 +109,16 @@ def _undo(config: Config, to: str | None, from_: str | None) -> None:
 
 
 def _take_back(config: Config, url: str) -> None:
-    """Take into the folder what must not be undone with the move."""
+    """Take into the folder what must not be undone with the move, and let its history go on with it.
+
+    Raises:
+        HistoryFailed: its database does not answer.
+    """
     from engine.migrating import bring_revoked
 
+    if _has_history(config) and not _ask(config, _join):
+        more = "the history has records of the nodes, too, and cannot go on with this log"
+        print(f"{more}: name another database with --db (`onda history --rebuild` fills it)")
     again = "a token that was revoked there since the move counts again: revoke it again"
     try:
         count = bring_revoked(config.data, url)
@@ -119,7 +128,7 @@ def _take_back(config: Config, url: str) -> None:
     if count is None:
         print(f"there is no log in {hide_password(url)}; {again}")
     elif count:
-        print(f"{count} tokens that were revoked there since the move are revoked here")
+        print(f"tokens that were revoked there since the move, and are here now, too: {count}")
 
 
 def _print(report: Report, headline: str, took_s: float) -> None:
@@ -145,15 +154,21 @@ def _show(what: str, count: int) -> None:
         print(f"\r{text:50}", end="\n" if what == "open" else "", file=sys.stderr, flush=True)
 
 
-def _check_history(config: Config, epoch: str, head: int) -> None:
+def _check_history(config: Config, epoch: str, head: int, *, again: bool) -> None:
     """See that the history has all of the log: nodes on Redis do not give it what it lacks.
 
     Raises:
         ConfigError: it has not.
         HistoryFailed: its database does not answer.
     """
-    if config.db == "none" or not _has_history(config):
+    if not _has_history(config):
         return
+    places = _ask(config, _places)
+    if any(place.partition is not None for place in places):
+        mine = {place.epoch for place in places} == {epoch}  # an unfinished move of this log has split it
+        if not (again and mine and _ask(config, _join)):
+            of = "the history's database has that of a shared log"
+            raise ConfigError(f"{of}: name the one that is beside this log, or say --db none")
     place = _place(config)
     if place.position and (place.position, place.epoch) != (head, epoch):
         behind = f"the history has records up to {place.position} of epoch {place.epoch}, the log {head}"
@@ -163,19 +178,23 @@ def _check_history(config: Config, epoch: str, head: int) -> None:
 
 
 def _split_history(config: Config, report: Report) -> None:
-    """Let the history, which has all of the log, go on in the partitions."""
-    from engine.history.places import Place
-    from web.cli_history import asked, open_database
+    """Let the history, which has all of the log, go on in the partitions.
 
-    if config.db == "none" or not _has_history(config) or not (place := _place(config)).position:
+    Raises:
+        HistoryFailed: its database does not answer; the move is not finished.
+    """
+    from engine.history.places import Place
+    from web.cli_history import HistoryFailed
+
+    if not _has_history(config):
         return
     ends = [Place(at, report.epoch, name, number) for number, (at, name) in enumerate(report.ends)]
-    database = open_database(config)
     try:
-        asked(database, lambda one: one.split_place(place, ends))
-    finally:
-        database.close()
-    print("the history goes on with the partitions: name its database with --db at each node")
+        if (place := _place(config)).epoch:
+            _ask(config, lambda database: database.split_place(place, ends))
+    except HistoryFailed as error:
+        left = "the move is not finished: say the same with --again, or --undo"
+        raise HistoryFailed(f"{error}; {left}") from error
 
 
 def _check_no_history(config: Config) -> None:
@@ -195,7 +214,9 @@ def _check_no_history(config: Config) -> None:
 def _has_history(config: Config) -> bool:
     from engine.history.database import FILE  # here, as SQLAlchemy takes its time to load
 
-    return bool(config.db) or os.path.exists(os.path.join(config.data, FILE))
+    if config.db:
+        return config.db != "none"
+    return os.path.exists(os.path.join(config.data, FILE))
 
 
 def _ask(config: Config, ask: Callable[[Database], T]) -> T:
@@ -216,6 +237,11 @@ def _ask(config: Config, ask: Callable[[Database], T]) -> T:
 def _places(database: Database) -> list[Place]:
     database.make()
     return database.read_places()[0]
+
+
+def _join(database: Database) -> bool:
+    database.make()
+    return database.join_place()
 
 
 def _place(config: Config) -> Place:
