@@ -43,8 +43,7 @@ def to_redis(
         again: take away what an unfinished move has left there, and begin anew.
         name: where to, for the mark in the folder.
         seen: is told the log's epoch and head before anything is written, and may raise.
-        ready: is told what was moved, when the folder is closed and Redis is not open yet; when it raises,
-            `again` begins anew.
+        ready: is told what was moved, after the folder is closed and before Redis is open, and may raise.
         told: see `Told`; it may raise, too.
 
     Raises:
