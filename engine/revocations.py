@@ -16,7 +16,7 @@ def read_revoked(path: Path, now_ms: int) -> dict[str, int]:
     """Return those in a file that have not ended by themselves, and when they would."""
     if not path.exists():
         return {}
-    found = {}
+    found: dict[str, int] = {}
     for line in path.read_text(errors="replace").splitlines():
         token, *rest = line.split() or ("",)
         end_ms = min(int(rest[0]), FOR_EVER) if rest and rest[0].isdecimal() else FOR_EVER
