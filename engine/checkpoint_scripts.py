@@ -12,13 +12,16 @@ from engine.log.redis_scripts import script
 _COUNTED = """
 local names = {'states', 'due', 'stores', 'kept', 'memory', 'parked', 'reruns', 'tasks'}
 local counts = {'HLEN', 'ZCARD', 'SCARD', 'ZCARD', 'HLEN', 'HLEN', 'SCARD', 'HLEN'}
-local function lacking(meta, tag)
-  if redis.call('HEXISTS', meta, 'epoch') == 0 then return {'gone', 'meta'} end
+local function fewer(meta, tag)
   for n, noted in ipairs(redis.call('HMGET', meta, unpack(names))) do
     if noted and redis.call(counts[n], tag .. ':' .. names[n]) < tonumber(noted) then
       return {'gone', names[n]}
     end
   end
+end
+local function lacking(meta, tag)
+  if redis.call('HEXISTS', meta, 'epoch') == 0 then return {'gone', 'meta'} end
+  return fewer(meta, tag)
 end
 local function forgets(tag, stream)
   local known = tonumber(redis.call('HGET', tag .. ':memory', stream) or 0)
@@ -148,6 +151,9 @@ return forgets(tag, ARGV[2]) or {'ok', redis.call('HGETALL', tag .. ':known:' ..
     "no-writes",
 )
 """ARGV: a stream."""
+
+COUNTED = script(_COUNTED + "return fewer(KEYS[1], ARGV[1]) or {'ok'}", "no-writes")
+"""See that nothing is missing, also where the log was moved away. KEYS: meta. ARGV: the tag."""
 
 NOTE = script(_COUNTED + "note(KEYS[1], ARGV[1]) return {'ok'}")
 """Note what there is, after it was filled from elsewhere. KEYS: meta. ARGV: the tag."""

@@ -56,7 +56,7 @@ _META = "{onda:0}:meta"
 
 REVOKE = script(
     """
-if redis.call('EXISTS', KEYS[3]) == 0 then return 0 end
+if redis.call('HEXISTS', KEYS[3], 'epoch') == 0 then return 0 end
 local time = redis.call('TIME')
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', time[1] * 1000)
 for n = 2, #ARGV, 2 do redis.call('ZADD', KEYS[1], ARGV[n + 1], ARGV[n]) end
@@ -66,7 +66,7 @@ return 1
     "allow-oom",
 )
 """KEYS: revoked, revocations, meta. ARGV: what no other change has, then each token's id and end (ms).
-Returns 0 when there is no log.
+Returns 0 when there is no log, or one that was moved away or is not there yet.
 """
 
 ASK = script(
@@ -303,7 +303,7 @@ def revoke(url: str, token: str, end_ms: int) -> None:
     Raises:
         ConfigError: the URL makes no sense.
         LogAway: Redis does not answer: nothing was revoked.
-        LogFailed: there is no log.
+        LogFailed: there is no log, or it goes on elsewhere.
     """
     route = Route(url, 1, "onda-token")
     lines = Lines(route)
@@ -316,4 +316,4 @@ def revoke(url: str, token: str, end_ms: int) -> None:
     finally:
         lines.close()
     if not there:
-        raise LogFailed("there is no log in this Redis, so it is not revoked")
+        raise LogFailed("no log in this Redis is in use (none, or one that was moved), so it is not revoked")

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+from msgspec.structs import replace
 
 from engine import Config, load
 from engine.config import hide_password
-from engine.errors import ConfigError, LogFailed
+from engine.errors import ConfigError, LogAway, LogFailed
 
 if TYPE_CHECKING:
     from engine.history.database import Database
     from engine.history.places import Place
     from engine.migrating import Report
+
+T = TypeVar("T")
 
 
 @click.command()
@@ -67,11 +71,13 @@ def _move_to(config: Config, url: str, *, again: bool, accept_loss: bool) -> Non
         config.redis_partitions,
         again=again,
         name=f"into {shown}",
-        seen=lambda epoch, head: _check_history(config, epoch, head),
+        seen=lambda epoch, head: _check_history(config, epoch, head, again=again),
+        ready=lambda report: _split_history(config, report),
         told=_show,
     )
     _print(report, f"{config.data} is in {shown} now", time.monotonic() - began_s)
-    _split_history(config, report)
+    if _has_history(config):
+        print("the history goes on with the partitions: name its database with --db at each node")
     print(f"{config.data} is left as it was, but `onda serve` refuses it: it has the mark log/MOVED")
     print(f"next: onda serve --log {shown}, with redis_partitions {report.partitions}, on each node")
 
@@ -94,12 +100,35 @@ def _undo(config: Config, to: str | None, from_: str | None) -> None:
     from engine.migrating import undo_from_redis, undo_to_redis
 
     if to is not None:
-        done, what = undo_to_redis(config.data), config.data
+        done, what = undo_to_redis(config.data, first=lambda: _take_back(config, to)), config.data
     else:
         assert from_ is not None
         done, what = undo_from_redis(from_), hide_password(from_)
     said = "can be used again, as it was when it was left" if done else "was not marked as moved"
     print(f"{what} {said}")
+
+
+def _take_back(config: Config, url: str) -> None:
+    """Take into the folder what must not be undone with the move, and let its history go on with it.
+
+    Raises:
+        HistoryFailed: its database does not answer.
+    """
+    from engine.migrating import bring_revoked
+
+    if _has_history(config) and not _ask(config, _join):
+        more = "the history has records of the nodes, too, and cannot go on with this log"
+        print(f"{more}: name another database with --db (`onda history --rebuild` fills it)")
+    again = "a token that was revoked there since the move counts again: revoke it again"
+    try:
+        count = bring_revoked(config.data, url)
+    except LogAway as error:
+        print(f"{error}; {again}")
+        return
+    if count is None:
+        print(f"there is no log in {hide_password(url)}; {again}")
+    elif count:
+        print(f"tokens that were revoked there since the move, and are here now, too: {count}")
 
 
 def _print(report: Report, headline: str, took_s: float) -> None:
@@ -125,15 +154,21 @@ def _show(what: str, count: int) -> None:
         print(f"\r{text:50}", end="\n" if what == "open" else "", file=sys.stderr, flush=True)
 
 
-def _check_history(config: Config, epoch: str, head: int) -> None:
+def _check_history(config: Config, epoch: str, head: int, *, again: bool) -> None:
     """See that the history has all of the log: nodes on Redis do not give it what it lacks.
 
     Raises:
         ConfigError: it has not.
         HistoryFailed: its database does not answer.
     """
-    if config.db == "none" or not _has_history(config):
+    if not _has_history(config):
         return
+    places = _ask(config, _places)
+    if any(place.partition is not None for place in places):
+        mine = {place.epoch for place in places} == {epoch}  # an unfinished move of this log has split it
+        if not (again and mine and _ask(config, _join)):
+            of = "the history's database has that of a shared log"
+            raise ConfigError(f"{of}: name the one that is beside this log, or say --db none")
     place = _place(config)
     if place.position and (place.position, place.epoch) != (head, epoch):
         behind = f"the history has records up to {place.position} of epoch {place.epoch}, the log {head}"
@@ -143,19 +178,23 @@ def _check_history(config: Config, epoch: str, head: int) -> None:
 
 
 def _split_history(config: Config, report: Report) -> None:
-    """Let the history, which has all of the log, go on in the partitions."""
-    from engine.history.places import Place
-    from web.cli_history import asked, open_database
+    """Let the history, which has all of the log, go on in the partitions.
 
-    if config.db == "none" or not _has_history(config) or not (place := _place(config)).position:
+    Raises:
+        HistoryFailed: its database does not answer; the move is not finished.
+    """
+    from engine.history.places import Place
+    from web.cli_history import HistoryFailed
+
+    if not _has_history(config):
         return
     ends = [Place(at, report.epoch, name, number) for number, (at, name) in enumerate(report.ends)]
-    database = open_database(config)
     try:
-        asked(database, lambda one: one.split_place(place, ends))
-    finally:
-        database.close()
-    print("the history goes on with the partitions: name its database with --db at each node")
+        if (place := _place(config)).epoch:
+            _ask(config, lambda database: database.split_place(place, ends))
+    except HistoryFailed as error:
+        left = "the move is not finished: say the same with --again, or --undo"
+        raise HistoryFailed(f"{error}; {left}") from error
 
 
 def _check_no_history(config: Config) -> None:
@@ -164,25 +203,49 @@ def _check_no_history(config: Config) -> None:
     Raises:
         ConfigError: there is one.
     """
-    if config.db and config.db != "none" and (place := _place(config)).position:
-        has = f"the history's database has records up to {place.position}, by positions of another log"
+    if not config.db or config.db == "none":
+        return
+    places = _ask(config, _places)
+    if any(place.position or place.partition is not None for place in places):
+        has = "the history's database has records by positions of another log"
         raise ConfigError(f"{has}: name an empty one (`onda history --rebuild` fills it), or say --db none")
 
 
 def _has_history(config: Config) -> bool:
     from engine.history.database import FILE  # here, as SQLAlchemy takes its time to load
 
-    return bool(config.db) or os.path.exists(os.path.join(config.data, FILE))
+    if config.db:
+        return config.db != "none"
+    return os.path.exists(os.path.join(config.data, FILE))
+
+
+def _ask(config: Config, ask: Callable[[Database], T]) -> T:
+    """Return what the history's database answers.
+
+    Raises:
+        HistoryFailed: it does not.
+    """
+    from web.cli_history import asked, open_database
+
+    database = open_database(replace(config, log_url=""))  # that of the folder is meant, whoever is next
+    try:
+        return asked(database, ask)
+    finally:
+        database.close()
+
+
+def _places(database: Database) -> list[Place]:
+    database.make()
+    return database.read_places()[0]
+
+
+def _join(database: Database) -> bool:
+    database.make()
+    return database.join_place()
 
 
 def _place(config: Config) -> Place:
-    from web.cli_history import asked, open_database
-
-    database = open_database(config)
-    try:
-        return asked(database, _open)
-    finally:
-        database.close()
+    return _ask(config, _open)
 
 
 def _open(database: Database) -> Place:

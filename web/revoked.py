@@ -7,12 +7,13 @@ the list is beside the log, and what stands in a node's file is added to it (`en
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
+
+from engine.revocations import read_revoked, write_revoked
 
 if TYPE_CHECKING:  # redis-py takes its time to load
     from engine.cluster_redis import Cluster
@@ -84,16 +85,4 @@ class Revoked:
 
 def add_revoked(path: Path, token_id: str, expires_ms: int, now_ms: int) -> None:
     """Put a token on the list, durably, and drop those that have ended by themselves."""
-    kept = []
-    if path.exists():
-        for line in path.read_text(errors="replace").splitlines():
-            parts = line.split()
-            if len(parts) == 2 and parts[1].isdigit() and int(parts[1]) > now_ms:
-                kept.append(line)
-    kept.append(f"{token_id} {expires_ms}")
-    fresh = path.with_suffix(".new")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write("\n".join(kept) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    write_revoked(path, read_revoked(path, now_ms) | {token_id: expires_ms})

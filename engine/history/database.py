@@ -154,6 +154,16 @@ class Database:
         with self._engine.begin() as connection:
             places.split(connection, place, parts)
 
+    def join_place(self) -> bool:
+        """Take `split_place` back; return whether this is the history of one node's own log now. It is not if
+        it has records of the shared log: then nothing has changed.
+
+        Raises:
+            Moved, SQLAlchemyError: nothing has changed.
+        """
+        with self._engine.begin() as connection:
+            return places.join(connection)
+
     def set_aside(self, place: Place, upto: int, epoch: str, now: str) -> tuple[Place, int]:
         """Take what the log of a partition lost out of the history: see `aside.set_aside`."""
         with self._engine.begin() as connection:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from engine.history import tables
 
@@ -128,6 +128,21 @@ def split(connection: Connection, place: Place, parts: Sequence[Place]) -> None:
     connection.execute(update(tables.history_position).values(values))
     for part in parts:
         _insert_place(connection, part, low=part.position)
+
+
+def join(connection: Connection) -> bool:
+    """See `Database.join_place`."""
+    one, places = tables.history_position, tables.history_places
+    if connection.execute(select(one.c.format)).scalar() != tables.FORMAT_SHARED:
+        return True
+    written = select(func.count()).select_from(places).where(places.c.position != places.c.low)
+    if connection.execute(written).scalar():
+        return False
+    connection.execute(delete(places).where(places.c.position == places.c.low))
+    if connection.execute(select(func.count()).select_from(places)).scalar():
+        raise Moved("somebody writes here")
+    connection.execute(update(one).values(format=tables.FORMAT))
+    return True
 
 
 def low_of(connection: Connection, partition: int) -> int:

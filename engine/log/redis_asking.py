@@ -96,7 +96,7 @@ def meet(line: Line, partitions: Sequence[int], count: int, make: bool = False) 
         if isinstance(answer, Exception):
             raise Refused(f"{type(answer).__name__} {answer}") from answer
         if answer[0] == b"partitions":
-            raise _other(count, answer[1].decode())
+            raise other_log(count, answer[1].decode())
         if answer[0] == b"gone":
             what = answer[1].decode()
             if what != "meta":
@@ -107,7 +107,8 @@ def meet(line: Line, partitions: Sequence[int], count: int, make: bool = False) 
     return met
 
 
-def _other(count: int, there: str) -> OndaError:
+def other_log(count: int, there: str) -> OndaError:
+    """Return what to say of a Redis that has something else in place of a number of partitions."""
     if there == MOVING:
         return LogMoved("a move into this Redis was not finished: `onda migrate --again` begins it anew")
     if there == MOVED:

@@ -16,5 +16,6 @@ from engine.migrating.folder import Sizes
 from engine.migrating.into_redis import to_redis, undo_to_redis
 from engine.migrating.out_of_redis import from_redis, undo_from_redis
 from engine.migrating.tally import Report
+from engine.migrating.tokens import bring_revoked
 
-__all__ = ["Report", "Sizes", "from_redis", "to_redis", "undo_from_redis", "undo_to_redis"]
+__all__ = ["Report", "Sizes", "bring_revoked", "from_redis", "to_redis", "undo_from_redis", "undo_to_redis"]

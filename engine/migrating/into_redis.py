@@ -14,6 +14,7 @@ from engine.migrating.looking import read_shared
 from engine.migrating.places import Places, Split
 from engine.migrating.shared import WHERE, Meta, Shared
 from engine.migrating.tally import TOLD_EVERY, Kept, Report, Tally, Told, compare_heads, quiet
+from engine.migrating.tokens import put_revoked
 from engine.records import Entry
 
 CALL_WORDS = 512
@@ -30,6 +31,7 @@ def to_redis(
     again: bool = False,
     name: str = "into a Redis",
     seen: Callable[[str, int], object] = lambda epoch, head: None,
+    ready: Callable[[Report], object] = lambda report: None,
     told: Told = quiet,
 ) -> Report:
     """Move the shop in a data folder into an empty Redis.
@@ -41,6 +43,7 @@ def to_redis(
         again: take away what an unfinished move has left there, and begin anew.
         name: where to, for the mark in the folder.
         seen: is told the log's epoch and head before anything is written, and may raise.
+        ready: is told what was moved, after the folder is closed and before Redis is open, and may raise.
         told: see `Told`; it may raise, too.
 
     Raises:
@@ -74,14 +77,21 @@ def to_redis(
         _compare(shared, kept, metas, tally, parts, sums, told)
         told("close", tally.records)
         folder.mark_moved(name)
+        report = Report.of(tally, epoch, sums, places)
+        ready(report)
+        put_revoked(data, shared)
         told("open", tally.records)
         shared.open(metas)
-    return Report.of(tally, epoch, sums, places)
+    return report
 
 
-def undo_to_redis(data: str) -> bool:
-    """Let the folder that was left be used again; return whether it was closed."""
+def undo_to_redis(data: str, *, first: Callable[[], object] = lambda: None) -> bool:
+    """Let the folder that was left be used again; return whether it was closed. `first`: is called before, if
+    it was; when it raises, it stays closed.
+    """
     with source(data, moved=True) as folder:
+        if folder.is_moved:
+            first()
         return folder.unmark_moved()
 
 

@@ -11,11 +11,12 @@ import msgspec
 from engine.answers import Answer, Known
 from engine.checkpoint import PARTITIONS_MAX, Parked, SavedState
 from engine.checkpoint_redis import CALL_BYTES
-from engine.checkpoint_scripts import NOTE
+from engine.checkpoint_scripts import COUNTED, NOTE
+from engine.errors import LogCorrupt
 from engine.log import partition_of
 from engine.log.redis_scripts import Script, script
 from engine.migrating.places import Places
-from engine.migrating.shared import Shared
+from engine.migrating.shared import WHERE, Shared
 
 ROWS = 200
 """States or answers that are asked for at once."""
@@ -68,6 +69,24 @@ class KeptShared:
 
     # Reading
 
+    def check(self, number: int) -> None:
+        """See that a partition's checkpoint has all that was counted in it, as scripts of nodes do.
+
+        Raises:
+            LogCorrupt: it has not.
+        """
+        tag = _tag(number)
+        (answer,) = self._shared.run(COUNTED, [(number, (f"{tag}:meta",), (tag,))])
+        if answer[0] != b"ok":
+            raise _missing(number, answer[1].decode())
+        rest = self._shared.scan(number, "HSCAN", f"{tag}:memory")
+        while some := list(islice(rest, ROWS)):
+            keys = [f"known:{stream.decode()}" for stream, _ in some]
+            found = self._shared.call(number, [("HLEN", f"{tag}:{key}") for key in keys])
+            for key, (_, noted), there in zip(keys, some, found, strict=True):
+                if there < int(noted):
+                    raise _missing(number, key)
+
     def places(self, number: int, gone: int) -> Places:
         """Return what a partition's checkpoint says in positions; `gone`: its records that are dropped."""
         tag = _tag(number)
@@ -109,7 +128,11 @@ class KeptShared:
                     yield SavedState(name, int(version), state, None if due is None else int(float(due)))
 
     def answers(self) -> Iterator[tuple[str, str, Known]]:
-        """Yield the saved answers, with their stream and key."""
+        """Yield the saved answers, with their stream and key.
+
+        Raises:
+            LogCorrupt: a command is known, and its answer is missing: it would take effect again.
+        """
         for number in range(self._shared.partitions):
             tag, start = _tag(number), 0
             while True:
@@ -125,9 +148,11 @@ class KeptShared:
                     commands.append(("HGET", f"{tag}:answers:{stream}", key))
                 found = self._shared.call(number, commands)
                 for (stream, key), (line, packed) in zip(names, _pairs(found), strict=True):
-                    if line is not None and packed is not None:
-                        at_ms, _, digest = line.decode().partition(" ")
-                        yield stream, key, Known(int(at_ms), digest, _unpack_answer(packed))
+                    if line is None or packed is None:
+                        what = "known" if line is None else "answers"
+                        raise _missing(number, f"{what}:{stream} {key!r}")
+                    at_ms, _, digest = line.decode().partition(" ")
+                    yield stream, key, Known(int(at_ms), digest, _unpack_answer(packed))
 
     def tasks(self) -> Iterator[tuple[str, str]]:
         """Yield tasks and their users."""
@@ -210,6 +235,10 @@ class KeptShared:
             commands.append(("HSET", f"{tag}:parking", f"{one.reaction}\n{one.position}", id_))
         self._shared.call(number, commands)
         self._shared.run(NOTE, [(number, (f"{tag}:meta",), (tag,))])
+
+
+def _missing(number: int, what: str) -> LogCorrupt:
+    return LogCorrupt(WHERE, 0, f"{_tag(number)}: {what} is missing in Redis, or some of it is")
 
 
 def _tag(number: int) -> str:

@@ -21,6 +21,7 @@ from engine.migrating.looking import Spots, check_heads, read_heads, read_partit
 from engine.migrating.places import Join, Places
 from engine.migrating.shared import WHERE, Meta, Shared, find
 from engine.migrating.tally import TOLD_EVERY, Head, Kept, Report, Tally, Told, compare_heads, quiet
+from engine.migrating.tokens import take_revoked
 from engine.records import Entry
 
 Unit = tuple[str, int, list[tuple[int, str, int, bytes]]]
@@ -53,9 +54,11 @@ def from_redis(data: str, url: str, sizes: Sizes, *, again: bool = False, told: 
         metas = [shared.meta(number) for number in range(shared.partitions)]
         same = len({meta.epoch for meta in metas}) == 1 and all(meta.intact for meta in metas)
         epoch = metas[0].epoch if same else new_epoch(os.urandom)
+        kept = KeptShared(shared)
+        for number in range(shared.partitions):
+            kept.check(number)
         heads = read_heads(shared)
         with target(data, again=again, unfinished=moved) as folder:
-            kept = KeptShared(shared)
             gone = _gone(heads, metas)
             join = Join(
                 [kept.places(number, before) for number, before in enumerate(gone)],
@@ -76,6 +79,7 @@ def from_redis(data: str, url: str, sizes: Sizes, *, again: bool = False, told: 
             _compare(folder, tally, heads, places, sums, told)
             told("close", tally.records)
             shared.close_log(metas)
+            take_revoked(data, shared)
             told("open", tally.records)
             folder.finish()
     return Report.of(tally, epoch, sums, places, fresh=not same)

@@ -236,7 +236,6 @@ class Report(NamedTuple):
     epoch: str
     fresh: bool
     records: int
-    dropped: int
     bytes: int
     streams: int
     partitions: int
@@ -255,7 +254,6 @@ class Report(NamedTuple):
             epoch,
             fresh,
             tally.records,
-            sum(tally.gone()),
             tally.bytes,
             len(tally.heads),
             len(tally.counts),

@@ -284,6 +284,24 @@ async def test_damage_is_found_before_anything_is_written(tmp_path: Path, redis:
             from_redis(str(tmp_path / "new"), redis.url, SIZES, again=True)
 
 
+COUNTED = ("states", "due", "stores", "kept", "memory", "parked", "tasks", "known", "answers")
+
+
+@pytest.mark.parametrize("name", COUNTED)
+async def test_what_the_checkpoint_counts_is_missed(tmp_path: Path, redis: RedisServer, name: str) -> None:
+    """A checkpoint that has lost something is not moved, and its Redis not closed: a command that is known no
+    more would take effect again.
+    """
+    await make(tmp_path / "old", 24)
+    to_redis(str(tmp_path / "old"), redis.url, 1)
+    with client(redis) as direct:
+        key = f"{{onda:0}}:{name}"
+        direct.delete(next(direct.scan_iter(f"{key}:*")) if name in ("known", "answers") else key)
+        with pytest.raises(LogCorrupt, match=f"{name}.* missing in Redis"):
+            from_redis(str(tmp_path / "new"), redis.url, SIZES)
+        assert direct.hget("{onda:0}:meta", "partitions") == "1"
+
+
 async def test_what_was_written_is_compared(
     tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,8 +353,8 @@ async def test_what_redis_lost_is_not_brought_back(tmp_path: Path, redis: RedisS
         direct.hset(tag + "heads", lost.stream, f"{lost.version - 1} 1 {last[b'i'].decode()}")
         direct.hset(tag + "meta", mapping={"head": head - 1, "last": before[b"i"], "epoch": "fresh000"})
         direct.rpush(tag + "epochs", f"fresh000 {head - 1}")
-        direct.hdel(tag + "states", lost.stream)
-        direct.zrem(tag + "due", lost.stream)
+        direct.hincrby(tag + "meta", "states", -int(direct.hdel(tag + "states", lost.stream)))
+        direct.hincrby(tag + "meta", "due", -int(direct.zrem(tag + "due", lost.stream)))
     report = from_redis(str(tmp_path / "new"), redis.url, SIZES)
     old, new = look(tmp_path / "old"), look(tmp_path / "new")
     assert report.fresh

@@ -16,7 +16,7 @@ import pytest
 
 from tests.history.evening import dump, names
 from tests.history.servers import Server
-from tests.log.redis_site import ALWAYS, needs_redis
+from tests.log.redis_site import ALWAYS, client, needs_redis
 from tests.relays.redis_server import RedisServer, redis_server
 from tests.web.process import Process, onda, serving
 
@@ -198,4 +198,16 @@ def test_commands_say_in_one_line_what_is_wrong(tmp_path: Path, redis: RedisServ
         done = onda(*arguments, env=env)
         assert done.returncode != 0
         assert text in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize("standing", ["moved", "moving"])
+def test_a_log_that_is_moved_is_not_read(tmp_path: Path, redis: RedisServer, standing: str) -> None:
+    """It goes on elsewhere, or is not all there yet: that is said, with the code of its own."""
+    with client(redis) as direct:
+        direct.hset("{onda:0}:meta", "partitions", standing)
+    db = f"sqlite:///{tmp_path}/history.db"
+    for arguments in (["history", "--rebuild", "--db", db], ["trace", "x"]):
+        done = onda(*arguments, "--log", redis.url)
+        assert (done.returncode, "onda migrate --" in done.stderr) == (7, True), done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from engine.clock import SystemClock
+from engine.history.database import Database, database_url
+from engine.history.places import Place
 from engine.log.disk import OSDisk
 from engine.log.frames import pack_entry
 from engine.migrating.folder import Filling, Folder, Sizes
@@ -125,8 +128,13 @@ def test_a_shop_moves_and_comes_back(
         assert streamed(server, cursor, len(events)) == events
         assert order(server, "key").json() == first
         assert server.stop() == 0
-    assert run("migrate", "--data", str(old), "--to", redis.url, "--undo") == 0
-    assert "can be used again" in capsys.readouterr().out
+    with client(redis) as direct:
+        direct.zadd("{onda:0}:revoked", {"t1": 2**50})
+    assert run("migrate", "--data", str(old), "--to", redis.url, "--undo", "--db", "none") == 0
+    said = capsys.readouterr().out
+    assert "revoked there since the move, and are here now, too: 1" in said
+    assert "can be used again" in said
+    assert (old / "revoked").read_text() == f"t1 {2**50}\n"
     with serving(old, *options) as server:
         assert len(sync(server)["state"]["orders"]) == 1
 
@@ -215,8 +223,6 @@ def test_what_the_history_lacks_is_not_left_behind(
     """A history that is behind has to catch up first, or be left on purpose; one by other positions has no
     place beside the folder that is made.
     """
-    from engine.history.database import Database, Place, database_url
-
     make_large(tmp_path / "old", 10)
     old = ("migrate", "--data", str(tmp_path / "old"), "--to", redis.url)
     url = database_url("", str(tmp_path / "old"))
@@ -237,6 +243,72 @@ def test_what_the_history_lacks_is_not_left_behind(
     assert run(*back, "--db", f"sqlite:///{tmp_path / 'old' / 'history.db'}") == 3
     assert "by positions of another log" in capsys.readouterr().err
     assert run(*back) == 0
+
+
+def make_history(data: Path, count: int) -> Database:
+    """Make one that has all of a log of `make_large`."""
+    url = database_url("", str(data))
+    assert url is not None
+    database = Database(url)
+    place = database.adopt(database.open(), "abcdefgh", None, "now")
+    database.write([], place, Place(count, "abcdefgh", "x"))
+    return database
+
+
+@needs_redis
+def test_a_history_that_cannot_be_split_leaves_a_move_to_be_begun_anew(
+    tmp_path: Path, redis: RedisServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its database goes away when everything else is done, before or after it has split it: no node can open
+    Redis yet. Once it is there the move is finished, with other partitions, too.
+    """
+    make_large(tmp_path / "old", 10)
+    database = make_history(tmp_path / "old", 10)
+    arguments = ("migrate", "--data", str(tmp_path / "old"), "--to", redis.url)
+    split = Database.split_place
+
+    def fail(self: Database, place: Place, parts: Sequence[Place]) -> None:
+        if done:
+            split(self, place, parts)
+        raise OperationalError("", None, Exception("it went away"))
+
+    for done in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "split_place", fail)
+            assert run(*arguments, "--partitions", "3", *(["--again"] if done else [])) == 1
+        assert "the move is not finished: say the same with --again" in capsys.readouterr().err
+        with client(redis) as direct:
+            assert direct.hget("{onda:0}:meta", "partitions") == "moving"
+        assert len(database.read_places()[0]) == (3 if done else 1)
+    assert run(*arguments, "--partitions", "2", "--again") == 0
+    assert "the history goes on with the partitions" in capsys.readouterr().out
+    places = database.read_places()[0]
+    assert (len(places), sum(place.position for place in places)) == (2, 10)
+    database.close()
+
+
+@needs_redis
+def test_an_undone_move_gives_the_history_back(
+    tmp_path: Path, redis: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It goes on with the folder, unless nodes have written to it since: that is told."""
+    make_large(tmp_path / "old", 10)
+    database = make_history(tmp_path / "old", 10)
+    arguments = ("migrate", "--data", str(tmp_path / "old"), "--to", redis.url)
+    assert run(*arguments) == 0
+    assert run(*arguments, "--undo") == 0
+    assert database.open() == Place(10, "abcdefgh", "x")
+    assert database.read_places()[0] == [Place(10, "abcdefgh", "x")]
+    with client(redis) as direct:
+        direct.flushall()
+    assert run(*arguments) == 0
+    place = database.open(1)
+    database.write([], place, place._replace(position=place.position + 1, last_id="y"))
+    capsys.readouterr()
+    assert run(*arguments, "--undo") == 0
+    assert "name another database with --db" in capsys.readouterr().out
+    assert database.open(1).position == place.position + 1
+    database.close()
 
 
 def test_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
