@@ -69,6 +69,19 @@ return 1
 Returns 0 when there is no log.
 """
 
+NAMED = script(
+    """
+local name = redis.call('GET', KEYS[1])
+if name or redis.call('EXISTS', KEYS[2]) == 0 then return name end
+redis.call('SET', KEYS[1], ARGV[1])
+return ARGV[1]
+""",
+    "allow-oom",
+)
+"""KEYS: name, meta. ARGV: what the name is if there is none yet. Returns the name; nothing when there is no log.
+A node may start while memory is full.
+"""
+
 ASK = script(
     """
 redis.call('RPUSH', KEYS[1], ARGV[1])
@@ -132,8 +145,8 @@ class Cluster:
 
     async def join(self) -> None:
         """Learn what there is to know before anybody comes in. Raises as `look`."""
-        _, name = await self._call(("SET", NAME, f"onda.{os.urandom(8).hex()}", "NX"), ("GET", NAME))
-        self.name = name.decode()
+        self.name = f"onda.{os.urandom(8).hex()}"
+        await self._be_named()
         await self.look()
 
     async def run(self) -> None:
@@ -165,6 +178,11 @@ class Cluster:
                 self._seen.append(question.id)
                 questions.append(question)
         return questions
+
+    async def _be_named(self) -> None:
+        name = await self._leases.run(0, NAMED, (NAME, _META), (self.name,))
+        if name is not None:
+            self.name = name.decode()
 
     # Tokens
 

@@ -12,10 +12,10 @@ import trio
 
 from engine import Node, cluster_redis
 from engine.cluster_redis import Cluster
-from engine.errors import ConfigError, LogAway, LogFailed, Rejected, Unavailable, UnknownOutcome
+from engine.errors import ConfigError, LogAway, LogFailed, ReadOnly, Rejected, Unavailable, UnknownOutcome
 from tests.engine.cluster import RedisCluster, redis_cluster
-from tests.engine.shop import wait_until
-from tests.log.redis_site import client, needs_redis
+from tests.engine.shop import OWNER, STORE, make_shop, order, state_of, wait_until
+from tests.log.redis_site import client, needs_redis, patiently
 from tests.relays.redis_server import redis_server
 
 __all__ = ["redis_cluster"]
@@ -165,3 +165,19 @@ async def test_a_question_that_came_twice_is_taken_once(redis_cluster: RedisClus
         client(redis_cluster.server).rpush(inbox, question, question)
         await wait_until(lambda: asked > 0)
         assert await a.ask(holder, "count") == 2
+
+
+async def test_a_node_starts_while_memory_is_full(redis_cluster: RedisCluster) -> None:
+    """It has the name of the others, and answers reads, as they do; orders come back with the memory."""
+    with client(redis_cluster.server) as plain:
+        async with redis_cluster.open("a") as (a,):
+            await make_shop(a)
+            plain.config_set("maxmemory", 1)
+            with pytest.raises(ReadOnly):
+                await a.ask(STORE, order(), by=OWNER)
+            async with redis_cluster.open("b") as (b,):
+                assert side_of(b).name == side_of(a).name
+                for node in (a, b):
+                    assert (await state_of(node, STORE))["orders"] == {}
+                plain.config_set("maxmemory", 0)
+                await patiently(lambda: b.ask(STORE, order(), by=OWNER), Unavailable)
