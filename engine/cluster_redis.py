@@ -249,12 +249,12 @@ class Cluster:
             Rejected: it refuses.
             NotTaken: it did not take the question.
             Unavailable: it cannot do it just now; nothing happened.
-            UnknownOutcome: it took it, and no answer came.
+            UnknownOutcome: it took it, or may have, and no answer came.
         """
         question = Question(os.urandom(8).hex(), what, words)
         data = _encode(question)
         inbox, told = f"{{onda:0}}:inbox:{holder}", f"{{onda:0}}:told:{question.id}"
-        await self._leases.run(0, ASK, (inbox,), (data, KEPT_MS))
+        await self._put(inbox, data)
         began_s, taken = trio.current_time(), False
         while (waited_s := trio.current_time() - began_s) < within_s or not taken:
             await trio.sleep(NAP_S)
@@ -269,7 +269,26 @@ class Cluster:
                     taken = True
             if waited_s > ANSWER_S:
                 break
-        raise UnknownOutcome(f"node {node_of(holder)} took it, and gave no answer: look again")
+        raise UnknownOutcome(f"node {node_of(holder)} may have taken it, and gave no answer: look again")
+
+    async def _put(self, inbox: str, data: bytes) -> None:
+        """Put a question where a node takes it; raises as `look` only when it is not there."""
+        cut = False
+
+        def put(line: Line) -> None:
+            nonlocal cut
+            try:
+                good(line.run(ASK, [((inbox,), (data, KEPT_MS))])[0])
+            except Cut:
+                cut = True
+                raise
+
+        log = self._leases.log
+        try:
+            await log.ask(partial(log.asking.ask, 0, put))
+        except LogAway:
+            if not cut:
+                raise  # else it may be there: who waits for the answer finds out
 
     async def _answer(self, question: Question) -> None:
         async with self._limiter:

@@ -12,7 +12,17 @@ import trio
 
 from engine import Node, cluster_redis
 from engine.cluster_redis import Cluster
-from engine.errors import ConfigError, LogAway, LogFailed, ReadOnly, Rejected, Unavailable, UnknownOutcome
+from engine.errors import (
+    ConfigError,
+    LogAway,
+    LogFailed,
+    NotTaken,
+    ReadOnly,
+    Rejected,
+    Unavailable,
+    UnknownOutcome,
+)
+from engine.log.redis_lines import Cut, Line
 from tests.engine.cluster import RedisCluster, redis_cluster
 from tests.engine.shop import OWNER, STORE, make_shop, order, state_of, wait_until
 from tests.log.redis_site import client, needs_redis, patiently
@@ -181,3 +191,28 @@ async def test_a_node_starts_while_memory_is_full(redis_cluster: RedisCluster) -
                     assert (await state_of(node, STORE))["orders"] == {}
                 plain.config_set("maxmemory", 0)
                 await patiently(lambda: b.ask(STORE, order(), by=OWNER), Unavailable)
+
+
+async def test_a_question_whose_line_broke_may_have_been_taken(
+    redis_cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis has it, as good as the answer that it does: so it is waited for, or taken back."""
+    run = Line.run
+
+    def cut(line: Line, script: Any, calls: Any) -> list[Any]:
+        answers = run(line, script, calls)
+        if script is cluster_redis.ASK:
+            raise Cut("the line is cut")
+        return answers
+
+    async def answer(_: Mapping[str, Any]) -> str:
+        return "done"
+
+    async with two(redis_cluster) as (a, b):
+        b.handlers["try"] = answer
+        holder = await other_of(a)
+        monkeypatch.setattr(Line, "run", cut)
+        assert await a.ask(holder, "try") == "done"
+        with pytest.raises(NotTaken):
+            await a.ask("gone.1", "try", within_s=0.3)
+        assert client(redis_cluster.server).llen("{onda:0}:inbox:gone.1") == 0
