@@ -7,11 +7,11 @@ Keys, all in partition 0's slot:
     {onda:0}:revoked          zset: token id by when it would have ended (ms)
     {onda:0}:revocations      what changes with each change of that
     {onda:0}:inbox:<holder>   list of questions to a node; goes with time
-    {onda:0}:told:<question>  the answer to one; goes with time
+    {onda:0}:told:<question>  the answer to one; goes when it is read, or with time
 
 Each node looks twice a second: one trip, however much there is. A question is taken once, by the node that it
 is for. One whose answer stays away may have been acted on; one that could be taken back was not. While Redis
-is away, what is known of tokens holds, and what Redis has lost of them is written back.
+is away, what is known of tokens holds, and what Redis has lost of them is written back, as is the name.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ return ARGV[1]
 """,
     "allow-oom",
 )
-"""KEYS: name, meta. ARGV: what the name is if there is none yet. Returns the name; nothing when there is no log.
-A node may start while memory is full.
+"""KEYS: name, meta. ARGV: what the name is if there is none yet. Returns the name; nothing when there is no
+log. A node may start while memory is full.
 """
 
 ASK = script(
@@ -138,7 +138,7 @@ class Cluster:
         self.handlers: dict[str, Handler] = {}
         self._leases = leases
         self._owed: dict[str, int] = {}
-        self._mark: bytes | None = None
+        self._mark: list[Any] = []  # of what is known of tokens; how many, too, as Redis may lose some
         self._inbox = f"{{onda:0}}:inbox:{leases.holder}"
         self._seen: deque[str] = deque(maxlen=SEEN_MAX)
         self._limiter = trio.CapacityLimiter(TAKE_MAX)
@@ -167,7 +167,13 @@ class Cluster:
         """
         if self._owed:
             await self._write_back()
-        mark, taken = await self._call(("GET", REVOCATIONS), ("LPOP", self._inbox, TAKE_MAX))
+        name, *mark, taken = await self._call(
+            ("GET", NAME), ("GET", REVOCATIONS), ("ZCARD", REVOKED), ("LPOP", self._inbox, TAKE_MAX)
+        )
+        if name is None:  # somebody deleted it: what it was is known here
+            await self._be_named()
+        else:
+            self.name = name.decode()
         if mark != self._mark:
             await self._read_revoked()
             self._mark = mark
@@ -261,6 +267,8 @@ class Cluster:
             with suppress(LogAway):
                 (found,) = await self._call(("GET", told))
                 if found is not None:
+                    with suppress(LogAway):
+                        await self._call(("DEL", told))  # else it goes with time
                     return _unwrap(_read_said(found))
                 if not taken and waited_s >= min(TAKEN_S, within_s):
                     (left,) = await self._call(("LREM", inbox, 0, data))

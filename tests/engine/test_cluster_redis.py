@@ -96,6 +96,30 @@ async def test_what_is_known_holds_while_redis_is_away_and_is_written_back(
         await wait_until(lambda: client(redis_cluster.server).zcard("{onda:0}:revoked") == 2, 10)
 
 
+@pytest.mark.parametrize("key", ["revoked", "revocations", "name"])
+async def test_what_somebody_deletes_is_written_back(redis_cluster: RedisCluster, key: str) -> None:
+    """A node that starts later knows the tokens, and is called as the others, so that it is one of them."""
+    end_ms = far()
+    async with two(redis_cluster) as (a, b):
+        name = a.name
+        await revoke(redis_cluster, "t1", end_ms)
+        await wait_until(lambda: "t1" in a.revoked and "t1" in b.revoked)
+        with client(redis_cluster.server) as plain:
+            assert plain.delete(f"{{onda:0}}:{key}") == 1
+            if key != "revocations":  # nothing is lost with that
+                await wait_until(lambda: plain.exists(f"{{onda:0}}:{key}"))
+        async with redis_cluster.open("c") as (c,):
+            assert side_of(c).name == a.name == b.name == name
+            assert side_of(c).revoked == {"t1": end_ms}
+
+
+async def test_nodes_have_one_name_in_the_end(redis_cluster: RedisCluster) -> None:
+    """Whoever made it: also where one started before the others wrote it back."""
+    async with two(redis_cluster) as (a, b):
+        client(redis_cluster.server).set("{onda:0}:name", "onda.another")
+        await wait_until(lambda: a.name == b.name == "onda.another")
+
+
 async def test_revoking_where_it_cannot_be_is_told(
     redis_cluster: RedisCluster, tmp_path_factory: Any
 ) -> None:
@@ -130,6 +154,7 @@ async def test_questions_have_their_answers_and_refusals(redis_cluster: RedisClu
         holder = await other_of(a)
         assert holder.startswith("b.")
         assert await a.ask(holder, "try", how="good", n=1) == {"n": 2}
+        assert client(redis_cluster.server).keys("{onda:0}:told:*") == []
         with pytest.raises(KeyError):
             await a.ask(holder, "try", how="missing")
         with pytest.raises(Rejected, match="begin with that one") as refused:
