@@ -7,11 +7,11 @@ Keys, all in partition 0's slot:
     {onda:0}:revoked          zset: token id by when it would have ended (ms)
     {onda:0}:revocations      what changes with each change of that
     {onda:0}:inbox:<holder>   list of questions to a node; goes with time
-    {onda:0}:told:<question>  the answer to one; goes with time
+    {onda:0}:told:<question>  the answer to one; goes when it is read, or with time
 
 Each node looks twice a second: one trip, however much there is. A question is taken once, by the node that it
 is for. One whose answer stays away may have been acted on; one that could be taken back was not. While Redis
-is away, what is known of tokens holds, and what Redis has lost of them is written back.
+is away, what is known of tokens holds, and what Redis has lost of them is written back, as is the name.
 """
 
 from __future__ import annotations
@@ -67,6 +67,19 @@ return 1
 )
 """KEYS: revoked, revocations, meta. ARGV: what no other change has, then each token's id and end (ms).
 Returns 0 when there is no log, or one that was moved away or is not there yet.
+"""
+
+NAMED = script(
+    """
+local name = redis.call('GET', KEYS[1])
+if name or redis.call('EXISTS', KEYS[2]) == 0 then return name end
+redis.call('SET', KEYS[1], ARGV[1])
+return ARGV[1]
+""",
+    "allow-oom",
+)
+"""KEYS: name, meta. ARGV: what the name is if there is none yet. Returns the name; nothing when there is no
+log. A node may start while memory is full.
 """
 
 ASK = script(
@@ -125,15 +138,15 @@ class Cluster:
         self.handlers: dict[str, Handler] = {}
         self._leases = leases
         self._owed: dict[str, int] = {}
-        self._mark: bytes | None = None
+        self._mark: list[Any] = []  # of what is known of tokens; how many, too, as Redis may lose some
         self._inbox = f"{{onda:0}}:inbox:{leases.holder}"
         self._seen: deque[str] = deque(maxlen=SEEN_MAX)
         self._limiter = trio.CapacityLimiter(TAKE_MAX)
 
     async def join(self) -> None:
         """Learn what there is to know before anybody comes in. Raises as `look`."""
-        _, name = await self._call(("SET", NAME, f"onda.{os.urandom(8).hex()}", "NX"), ("GET", NAME))
-        self.name = name.decode()
+        self.name = f"onda.{os.urandom(8).hex()}"
+        await self._be_named()
         await self.look()
 
     async def run(self) -> None:
@@ -154,7 +167,13 @@ class Cluster:
         """
         if self._owed:
             await self._write_back()
-        mark, taken = await self._call(("GET", REVOCATIONS), ("LPOP", self._inbox, TAKE_MAX))
+        name, *mark, taken = await self._call(
+            ("GET", NAME), ("GET", REVOCATIONS), ("ZCARD", REVOKED), ("LPOP", self._inbox, TAKE_MAX)
+        )
+        if name is None:  # somebody deleted it: what it was is known here
+            await self._be_named()
+        else:
+            self.name = name.decode()
         if mark != self._mark:
             await self._read_revoked()
             self._mark = mark
@@ -165,6 +184,11 @@ class Cluster:
                 self._seen.append(question.id)
                 questions.append(question)
         return questions
+
+    async def _be_named(self) -> None:
+        name = await self._leases.run(0, NAMED, (NAME, _META), (self.name,))
+        if name is not None:
+            self.name = name.decode()
 
     # Tokens
 
@@ -231,18 +255,20 @@ class Cluster:
             Rejected: it refuses.
             NotTaken: it did not take the question.
             Unavailable: it cannot do it just now; nothing happened.
-            UnknownOutcome: it took it, and no answer came.
+            UnknownOutcome: it took it, or may have, and no answer came.
         """
         question = Question(os.urandom(8).hex(), what, words)
         data = _encode(question)
         inbox, told = f"{{onda:0}}:inbox:{holder}", f"{{onda:0}}:told:{question.id}"
-        await self._leases.run(0, ASK, (inbox,), (data, KEPT_MS))
+        await self._put(inbox, data)
         began_s, taken = trio.current_time(), False
         while (waited_s := trio.current_time() - began_s) < within_s or not taken:
             await trio.sleep(NAP_S)
             with suppress(LogAway):
                 (found,) = await self._call(("GET", told))
                 if found is not None:
+                    with suppress(LogAway):
+                        await self._call(("DEL", told))  # else it goes with time
                     return _unwrap(_read_said(found))
                 if not taken and waited_s >= min(TAKEN_S, within_s):
                     (left,) = await self._call(("LREM", inbox, 0, data))
@@ -251,7 +277,26 @@ class Cluster:
                     taken = True
             if waited_s > ANSWER_S:
                 break
-        raise UnknownOutcome(f"node {node_of(holder)} took it, and gave no answer: look again")
+        raise UnknownOutcome(f"node {node_of(holder)} may have taken it, and gave no answer: look again")
+
+    async def _put(self, inbox: str, data: bytes) -> None:
+        """Put a question where a node takes it; raises as `look` only when it is not there."""
+        cut = False
+
+        def put(line: Line) -> None:
+            nonlocal cut
+            try:
+                good(line.run(ASK, [((inbox,), (data, KEPT_MS))])[0])
+            except Cut:
+                cut = True
+                raise
+
+        log = self._leases.log
+        try:
+            await log.ask(partial(log.asking.ask, 0, put))
+        except LogAway:
+            if not cut:
+                raise  # else it may be there: who waits for the answer finds out
 
     async def _answer(self, question: Question) -> None:
         async with self._limiter:

@@ -122,7 +122,7 @@ async def settle(node: Host, id: int, *, skip: bool) -> None:
 
     Raises:
         Unavailable: no node is on duty for it, or it does not answer; nothing happened.
-        UnknownOutcome: the node on duty took it, and gave no answer.
+        UnknownOutcome: the node on duty took it, or may have, and gave no answer.
     """
     if node.cluster is None:
         await inspection.resume_parked(node, id, skip=skip)

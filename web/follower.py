@@ -180,6 +180,8 @@ class Follower:
         if isinstance(item, Retry):
             self._retry_s = min(item.ms / 1000, BYE_MOST_S)
             return None
+        if not self._lived:
+            self._note_writable(True)  # else the stream's first ping says so, at its beginning
         if isinstance(item, Moved):
             self._mirror.move(item.id)
         else:

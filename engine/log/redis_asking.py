@@ -17,7 +17,7 @@ from engine.log import frames
 from engine.log.opening import new_epoch
 from engine.log.redis_lines import Away, Cut, Line, has_moved, refusal_of
 from engine.log.redis_route import Lines, Route
-from engine.log.redis_scripts import FORK, FORMAT, MEET, MOVED, MOVING, TRIM, Keys
+from engine.log.redis_scripts import FORK, FORMAT, MEET, MOVED, MOVING, READ, TRIM, Keys
 from engine.records import Entry
 
 READ_MAX = 1000
@@ -227,15 +227,8 @@ class Asking:
         count = max(1, min(READ_MAX, bytes_max // self._entry_bytes))
 
         def question(line: Line) -> tuple[list[Record], Meta]:
-            answers = line.call(
-                [
-                    ("MULTI",),  # else an append in between would look like a hole
-                    ("XRANGE", keys.log, f"{after + 1}-0", "+", "COUNT", count),
-                    ("HMGET", keys.meta, "epoch", "head", "first", "last"),
-                    ("EXEC",),
-                ]
-            )
-            found, meta = [good(answer) for answer in answers][-1]
+            (answer,) = line.run(READ, [((keys.meta, keys.log), (f"{after + 1}-0", count))])
+            found, meta = good(answer)
             if meta[0] is None:
                 raise Gone(partition, "meta")
             return read_records(found), read_meta(meta)

@@ -219,6 +219,17 @@ A witness of an epoch that is over was told when that ended. An epoch that was n
 beginning: Redis went back to an older one, whose cursors must not be good again.
 """
 
+READ = script(
+    """
+local found = redis.call('XRANGE', KEYS[2], ARGV[1], '+', 'COUNT', ARGV[2])
+return {found, redis.call('HMGET', KEYS[1], 'epoch', 'head', 'first', 'last')}
+""",
+    "no-writes",
+)
+"""KEYS: meta, log. ARGV: the id to begin with, how many records. Returns them, and what holds after them: an
+append in between would look like a hole. Not MULTI, which Redis refuses while memory is full.
+"""
+
 READ_STREAM = script(
     _CHECKED
     + """

@@ -11,7 +11,7 @@ log may be faster than the channel, so a record may be seen before the message i
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -27,8 +27,10 @@ KEEP_S = 30.0
 """How long a message waits for somebody to write it, while the log takes anything: longer than any change
 of nodes takes.
 """
-EARLY_S = 2.0
-"""How long a record waits for its message."""
+EARLY_S = 10.0
+"""How long a record waits for its message, also across a change of duty. Bounded, as an equal message
+would be taken for one that was never heard here.
+"""
 WAITING_MAX = 4096
 WAITING_BYTES_MAX = 32 << 20
 """Of messages whose records were not seen yet; beyond, those that are not ours to write are let go."""
@@ -75,7 +77,7 @@ class Sharing:
         self._write = write
         self._waiting: dict[Heard, None] = {}
         self._bytes = 0
-        self._early: Counter[str] = Counter()
+        self._early: dict[str, deque[float]] = {}
         self._early_since: deque[tuple[float, str]] = deque()
         self._bell = trio.Event()
         self._moved = trio.Event()
@@ -84,11 +86,12 @@ class Sharing:
         """Return how many messages wait."""
         return len(self._waiting)
 
-    async def hear(self, taken: Taken, size: int) -> None:
-        """Take a message of the channel; waits while there are too many to write."""
+    async def hear(self, taken: Taken, size: int, since_s: float = 0.0) -> None:
+        """Take a message of the channel, which has been listened to since then; waits while there are too
+        many to write.
+        """
         mine = self.is_mine(taken.stream)
-        if not mine and self._early[taken.key] > 0:
-            self._early[taken.key] -= 1
+        if self._came_early(taken.key, since_s):
             return
         while len(self._waiting) >= WAITING_MAX or self._bytes + size > WAITING_BYTES_MAX:
             oldest = next(iter(self._waiting))
@@ -109,15 +112,29 @@ class Sharing:
                 continue
             envelope = decode_envelope(entry.body)
             if envelope.by == self._by:
-                self._confirm(envelope.cause)
+                self._confirm(envelope.cause, self.is_mine(stream))
 
-    def _confirm(self, key: str) -> None:
+    def _confirm(self, key: str, mine: bool) -> None:
         for heard in self._waiting:
             if heard.taken.key == key:
                 self.drop(heard)
                 return
-        self._early[key] += 1
-        self._early_since.append((trio.current_time(), key))
+        if mine:
+            return  # this node wrote it, and had let go of the message
+        now_s = trio.current_time()
+        self._early.setdefault(key, deque()).append(now_s)
+        self._early_since.append((now_s, key))
+
+    def _came_early(self, key: str, since_s: float) -> bool:
+        """Return whether a message's record was seen before it, and take that record as its own."""
+        while times := self._early.get(key):
+            seen_s = times.popleft()
+            if not times:
+                del self._early[key]
+            if seen_s >= since_s:
+                return True
+            # else its message came, if it did, while nobody listened here
+        return False
 
     def is_mine(self, stream: str) -> bool:
         """Return whether this node is the one that writes what comes for a stream."""
@@ -164,9 +181,11 @@ class Sharing:
     def _let_go(self) -> None:
         now_s = trio.current_time()
         while self._early_since and self._early_since[0][0] < now_s - EARLY_S:
-            _, key = self._early_since.popleft()
-            self._early[key] -= self._early[key] > 0
-            if not self._early[key]:
+            seen_s, key = self._early_since.popleft()
+            times = self._early.get(key)
+            if times and times[0] <= seen_s:
+                times.popleft()
+            if times is not None and not times:
                 del self._early[key]
         for heard in list(self._waiting):
             if not self._host.partition_of(heard.taken.stream).log.writable:

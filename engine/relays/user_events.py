@@ -245,7 +245,7 @@ class UserEvents:
             else:
                 outcome = "own" if read is None else "taken"
                 if read is not None and self._sharing is not None:
-                    await self._sharing.hear(read, len(message))
+                    await self._sharing.hear(read, len(message), self._door.listening_since or 0.0)
                 elif read is not None:
                     await self._give(Heard(read, len(message), mine=True))
         self._metrics.redis_received.labels(outcome).inc()

@@ -146,15 +146,17 @@ def test_pings_keep_a_quiet_stream(page, fake):
 
 
 def test_a_server_that_takes_no_commands_says_so(page, fake):
-    """Still live, also over a reconnect, but with a reason; until a ping without the word."""
+    """Still live, but with a reason; until a ping without the word, or a stream that does not begin so."""
     page.evaluate("() => void follow()")
     streaming(fake)
     fake.ping(writable=False)
     status(page, "live", "read_only")
+    fake.ping()
+    status(page, "live")
+    fake.ping(writable=False)
+    status(page, "live", "read_only")
     fake.end_streams(bye={"reason": "rotate", "retry_ms": 10})
     streaming(fake, 2)
-    status(page, "live", "read_only")
-    fake.ping()
     status(page, "live")
 
 

@@ -12,10 +12,20 @@ import trio
 
 from engine import Node, cluster_redis
 from engine.cluster_redis import Cluster
-from engine.errors import ConfigError, LogAway, LogFailed, Rejected, Unavailable, UnknownOutcome
+from engine.errors import (
+    ConfigError,
+    LogAway,
+    LogFailed,
+    NotTaken,
+    ReadOnly,
+    Rejected,
+    Unavailable,
+    UnknownOutcome,
+)
+from engine.log.redis_lines import Cut, Line
 from tests.engine.cluster import RedisCluster, redis_cluster
-from tests.engine.shop import wait_until
-from tests.log.redis_site import client, needs_redis
+from tests.engine.shop import OWNER, STORE, make_shop, order, state_of, wait_until
+from tests.log.redis_site import client, needs_redis, patiently
 from tests.relays.redis_server import redis_server
 
 __all__ = ["redis_cluster"]
@@ -86,6 +96,30 @@ async def test_what_is_known_holds_while_redis_is_away_and_is_written_back(
         await wait_until(lambda: client(redis_cluster.server).zcard("{onda:0}:revoked") == 2, 10)
 
 
+@pytest.mark.parametrize("key", ["revoked", "revocations", "name"])
+async def test_what_somebody_deletes_is_written_back(redis_cluster: RedisCluster, key: str) -> None:
+    """A node that starts later knows the tokens, and is called as the others, so that it is one of them."""
+    end_ms = far()
+    async with two(redis_cluster) as (a, b):
+        name = a.name
+        await revoke(redis_cluster, "t1", end_ms)
+        await wait_until(lambda: "t1" in a.revoked and "t1" in b.revoked)
+        with client(redis_cluster.server) as plain:
+            assert plain.delete(f"{{onda:0}}:{key}") == 1
+            if key != "revocations":  # nothing is lost with that
+                await wait_until(lambda: plain.exists(f"{{onda:0}}:{key}"))
+        async with redis_cluster.open("c") as (c,):
+            assert side_of(c).name == a.name == b.name == name
+            assert side_of(c).revoked == {"t1": end_ms}
+
+
+async def test_nodes_have_one_name_in_the_end(redis_cluster: RedisCluster) -> None:
+    """Whoever made it: also where one started before the others wrote it back."""
+    async with two(redis_cluster) as (a, b):
+        client(redis_cluster.server).set("{onda:0}:name", "onda.another")
+        await wait_until(lambda: a.name == b.name == "onda.another")
+
+
 async def test_revoking_where_it_cannot_be_is_told(
     redis_cluster: RedisCluster, tmp_path_factory: Any
 ) -> None:
@@ -120,6 +154,7 @@ async def test_questions_have_their_answers_and_refusals(redis_cluster: RedisClu
         holder = await other_of(a)
         assert holder.startswith("b.")
         assert await a.ask(holder, "try", how="good", n=1) == {"n": 2}
+        assert client(redis_cluster.server).keys("{onda:0}:told:*") == []
         with pytest.raises(KeyError):
             await a.ask(holder, "try", how="missing")
         with pytest.raises(Rejected, match="begin with that one") as refused:
@@ -165,3 +200,44 @@ async def test_a_question_that_came_twice_is_taken_once(redis_cluster: RedisClus
         client(redis_cluster.server).rpush(inbox, question, question)
         await wait_until(lambda: asked > 0)
         assert await a.ask(holder, "count") == 2
+
+
+async def test_a_node_starts_while_memory_is_full(redis_cluster: RedisCluster) -> None:
+    """It has the name of the others, and answers reads, as they do; orders come back with the memory."""
+    with client(redis_cluster.server) as plain:
+        async with redis_cluster.open("a") as (a,):
+            await make_shop(a)
+            plain.config_set("maxmemory", 1)
+            with pytest.raises(ReadOnly):
+                await a.ask(STORE, order(), by=OWNER)
+            async with redis_cluster.open("b") as (b,):
+                assert side_of(b).name == side_of(a).name
+                for node in (a, b):
+                    assert (await state_of(node, STORE))["orders"] == {}
+                plain.config_set("maxmemory", 0)
+                await patiently(lambda: b.ask(STORE, order(), by=OWNER), Unavailable)
+
+
+async def test_a_question_whose_line_broke_may_have_been_taken(
+    redis_cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis has it, as good as the answer that it does: so it is waited for, or taken back."""
+    run = Line.run
+
+    def cut(line: Line, script: Any, calls: Any) -> list[Any]:
+        answers = run(line, script, calls)
+        if script is cluster_redis.ASK:
+            raise Cut("the line is cut")
+        return answers
+
+    async def answer(_: Mapping[str, Any]) -> str:
+        return "done"
+
+    async with two(redis_cluster) as (a, b):
+        b.handlers["try"] = answer
+        holder = await other_of(a)
+        monkeypatch.setattr(Line, "run", cut)
+        assert await a.ask(holder, "try") == "done"
+        with pytest.raises(NotTaken):
+            await a.ask("gone.1", "try", within_s=0.3)
+        assert client(redis_cluster.server).llen("{onda:0}:inbox:gone.1") == 0

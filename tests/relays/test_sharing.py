@@ -240,7 +240,7 @@ async def test_who_takes_over_writes_what_was_not_seen_in_the_log(autojump_clock
 
 
 async def test_a_record_that_comes_before_its_message_counts(autojump_clock: Any) -> None:
-    """For that one, and for a while; not where this node is the one to write."""
+    """For that one, and for a while; not where this node is the one that wrote it."""
     async with a_sharing() as (place, shared, written):
         shared.see("user:u1", [record("m1")])
         await shared.hear(taken("m1"), 10)
@@ -256,6 +256,35 @@ async def test_a_record_that_comes_before_its_message_counts(autojump_clock: Any
         await shared.hear(taken("m4"), 10)
         await trio.sleep(0.01)
         assert written == ["m2", "m4"]
+
+
+async def test_a_record_that_comes_before_its_message_counts_over_a_change_of_duty(
+    autojump_clock: Any,
+) -> None:
+    """Who was on duty wrote it; an equal message after it is another one. Each record counts as long."""
+    async with a_sharing() as (place, shared, written):
+        shared.see("user:u1", [record("m1")])
+        await shared.hear(taken("m1"), 10)
+        await trio.sleep(sharing.EARLY_S - 1)
+        shared.see("user:u1", [record("m1"), record("m2")])
+        await trio.sleep(2)
+        place.on_duty = True
+        for key in ("m1", "m1", "m2"):
+            await shared.hear(taken(key), 10)
+        await trio.sleep(0.01)
+        assert written == ["m1"]
+
+
+async def test_a_record_whose_message_could_not_be_heard_counts_for_no_other(autojump_clock: Any) -> None:
+    """An equal message that comes once the channel is listened to again is another one."""
+    async with a_sharing() as (place, shared, written):
+        shared.see("user:u1", [record("m1")])
+        await trio.sleep(1)
+        since_s = trio.current_time()
+        place.on_duty = True
+        await shared.hear(taken("m1"), 10, since_s)
+        await trio.sleep(0.01)
+        assert written == ["m1"]
 
 
 async def test_what_waits_is_bounded_and_kept_while_the_log_is_away(

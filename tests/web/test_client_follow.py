@@ -164,6 +164,17 @@ async def test_pings_tell_whether_commands_are_taken():
         await feed.wait(lambda feed: feed.writable)
 
 
+async def test_a_stream_that_does_not_begin_with_bad_news_is_good_news():
+    """The server that said that it takes no commands may have gone: this is another one."""
+    async with followed() as (fake, feed):
+        await feed.wait(lambda feed: feed.status == "live")
+        await fake.ping(writable=False)
+        await feed.wait(lambda feed: not feed.writable)
+        await fake.cut()
+        await feed.wait(lambda feed: feed.writable)
+        assert feed.status == "live"
+
+
 async def test_a_ping_that_is_ahead_shows_a_loss():
     """When the last event of all is lost, the next ping tells: its cursor is ahead of what came."""
     async with followed() as (fake, feed):

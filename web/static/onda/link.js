@@ -16,7 +16,7 @@ export class Link {
   reachable = false;
   /** Nobody looks: the connection was given back. */
   asleep = false;
-  /** The server takes commands, as far as it has said. */
+  /** The server takes commands; a stream says so at its beginning, and when it changes, if it does not. */
   writable = true;
   /** `unauthorized` or `not_found`. @type {string | null} */
   refusal = null;
@@ -47,6 +47,7 @@ export class Link {
   opened() {
     this.heard();
     this.streaming = true;
+    this.writable = true;
     this.#everLive = true;
   }
 
