@@ -210,7 +210,7 @@ class RedisLog:
             except LogAway as error:
                 self.away = dict.fromkeys(range(len(self.partitions)), error.detail)
             except LogFailed:
-                pass  # everybody has been told
+                break  # everybody has been told
             finally:
                 looked.set()
             if self.away:
