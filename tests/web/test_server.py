@@ -125,7 +125,7 @@ async def test_requests_in_one_packet_are_answered_in_order() -> None:
         last = b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
         heard = await talk(stream, GET + GET + last)
     assert heard.count(b"HTTP/1.1 200 ") == 3
-    assert heard.endswith(b'"node":"onda-1"}')
+    assert heard.endswith(b'"node":"onda-1","writable":true}')
 
 
 async def test_absolute_addresses_and_http_1_0_work() -> None:
