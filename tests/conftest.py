@@ -25,7 +25,7 @@ KNOBS: tuple[tuple[str, type, float, str], ...] = (
     ("framing-examples", int, 1000, "requests made up against the edge's framing; 150000 for the long run"),
     ("flood", int, 300, "connections of strangers that press upon a shop; 10000 for the long run"),
     ("redis-away", float, 0.0, "seconds for which Redis is gone under load, at least; 30 for the long run"),
-    ("cluster-rounds", int, 2, "how often each fault befalls several nodes; 10 for the long run"),
+    ("cluster-rounds", int, 1, "how often each fault befalls several nodes; 10 for the long run"),
 )
 """Options of the chaos tests, whose defaults keep a whole run short: name, type, default, help. Each has an
 environment variable, too: `ONDA_KILL_ROUNDS`.
