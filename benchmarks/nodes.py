@@ -24,7 +24,7 @@ from benchmarks.harness import Row, cpu_s, folder, median_row, parser, report
 from benchmarks.loadgen import Target, run_together
 from benchmarks.onda import gauge, order_requests
 
-STORES = [f"b{number}" for number in range(50)]
+STORES = [f"b{number}" for number in range(8)]
 PLACES = ("by shop", "spread", "one shop", "all at one")
 DRAIN_S = 30.0
 

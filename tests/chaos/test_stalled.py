@@ -29,6 +29,7 @@ LATENCY_P99_S_MAX = 0.25
 """Generous, because the machine is shared; a reader that waits for a stalled one would see seconds."""
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 async def test_stalled_readers_cost_no_memory_and_no_latency(tmp_path: Path):
     """100 SSE readers stop reading while orders flow: RSS flat, p99 of a healthy reader as before."""
