@@ -87,7 +87,7 @@ async def open_node(
         async with AsyncExitStack() as stack:
             grounds = await _open_grounds(config, stack, metrics)
             log = grounds[0].log
-            clock = clock or await _own_clock(log)
+            clock = clock or await _own_clock([ground.log for ground in grounds])
             relays = await _open_relays(config, stack, metrics, clock)
             if gateways is None:
                 gateways = await stack.enter_async_context(open_gateways(config))
@@ -117,23 +117,24 @@ async def open_node(
         raise error from error.__cause__
 
 
-async def _own_clock(log: Log) -> Clock:
-    """Return the machine's clock, whose ids sort after those at the end of the log: clients know by ids what
-    they have seen.
+async def _own_clock(logs: Sequence[Log]) -> Clock:
+    """Return the machine's clock, whose ids sort after those at the ends of the logs: clients know by ids
+    what they have seen.
     """
     clock = SystemClock()
-    after = max(log.first - 1, log.head - NEWEST)
-    while True:
-        try:
-            entries = await log.read(after)
-        except CursorUnusable:  # another node dropped them meanwhile
-            after = log.first - 1
-            continue
-        if not entries:
-            break
-        after = entries[-1][0]
-        with suppress(msgspec.DecodeError):  # the replay says so, and where
-            clock.go_on_after([decode_envelope(entry.body).id for _, entry in entries])
+    for log in logs:
+        after = max(log.first - 1, log.head - NEWEST)
+        while True:
+            try:
+                entries = await log.read(after)
+            except CursorUnusable:  # another node dropped them meanwhile
+                after = log.first - 1
+                continue
+            if not entries:
+                break
+            after = entries[-1][0]
+            with suppress(msgspec.DecodeError):  # the replay says so, and where
+                clock.go_on_after([decode_envelope(entry.body).id for _, entry in entries])
     return clock
 
 

@@ -162,6 +162,7 @@ async def test_recovery_comes_first_and_nothing_twice() -> None:
             assert len(ids) == len(set(ids)) == 3
 
 
+@pytest.mark.first_node
 async def test_an_end_is_recovered_though_the_clock_went_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

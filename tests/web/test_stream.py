@@ -250,6 +250,7 @@ async def test_a_stream_ends_when_its_token_is_revoked(tmp_path: Path) -> None:
                     assert (await going_on.message())["type"] == "OrderCreated"
 
 
+@pytest.mark.first_node
 async def test_a_stopping_node_says_bye() -> None:
     """Streams end with `shutdown` after everything that was durable."""
     async with running() as site, site.client("service") as client:
