@@ -235,4 +235,4 @@ async def test_a_start_while_records_are_dropped(redis_cluster: RedisCluster) ->
                     self.first = log.first
 
         await log.trim(log.head - 1)
-        assert await _own_clock(Stale())  # type: ignore[arg-type]
+        assert await _own_clock([Stale()])  # type: ignore[list-item]
