@@ -78,7 +78,7 @@ class SharedActor(Actor):
         """See `Actor.forget`."""
         super().forget()
         self.last_id = ""
-        self._behind = False
+        self._behind, self._unread = False, None
         self._begun.clear()
         self._foreign.clear()  # what was heard before is read
 
