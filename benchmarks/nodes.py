@@ -4,11 +4,11 @@ Closed loop: each connection sends its next order when the one before is answere
 `benchmarks.orders`, copies to tables included. So that two nodes, Redis and the load have room on two cores,
 each node may take only a share of one (`--share`, a control group); what counts is two nodes against one.
 
-`by shop`: each node gets the orders of half of the shops, as nginx hands them out. `spread`: both nodes get
-orders of all shops. `one shop`: all orders are of one shop, so its stream is fought for. `all at one`: the
-second node gets no order, and only follows, and does its half of what follows from them. `conflicts`: appends
-that had to be decided again; `refused`: orders that were told to come back after eight tries. `copies late`:
-records that had still to be copied to tables when the load ended. Redis syncs every append.
+`by shop`: each node gets the orders of those shops that nginx sends there (`deploy/nginx`). `spread`: both
+nodes get orders of all shops. `one shop`: all orders are of one shop, so its stream is fought for. `all at
+one`: the second node gets no order, and only follows, and does some of what follows from them. `conflicts`:
+appends that had to be decided again; `refused`: orders that were told to come back after eight tries. `copies
+late`: records that had still to be copied to tables when the load ended. Redis syncs every append.
 """
 
 from __future__ import annotations
@@ -17,14 +17,23 @@ import sys
 import time
 from contextlib import ExitStack
 from functools import partial
+from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 from benchmarks.cluster import make_stores, nodes, redis, share_of_a_core
 from benchmarks.harness import Row, cpu_s, folder, median_row, parser, report
 from benchmarks.loadgen import Target, run_together
 from benchmarks.onda import gauge, order_requests
+from engine.log import partition_of
 
-STORES = [f"b{number}" for number in range(8)]
+EACH = 4
+STORES = [
+    name
+    for number in (0, 1)
+    for name in islice((f"b{n}" for n in count() if partition_of(f"store:b{n}", 2) == number), EACH)
+]
+"""As many shops for each of two nodes."""
 PLACES = ("by shop", "spread", "one shop", "all at one")
 DRAIN_S = 30.0
 
@@ -38,43 +47,48 @@ def main() -> None:
     options.add_argument("--share", type=float, default=0.4, help="of a core, for each node; 0: no bound")
     options.add_argument("--seconds", type=float, default=6.0)
     options.add_argument("--warm-up", type=float, default=2.0)
+    options.add_argument("--settle", type=float, default=12.0, help="seconds with few orders before that")
     options.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES))
     options.add_argument("--fsync", choices=["always", "everysec"], default="always")
     given = options.parse_args()
     if given.quick:
         given.runs, given.seconds, given.warm_up, given.connections = 1, 2.0, 1.0, [32]
+        given.settle = 4.0
     rows: list[Row] = []
     for place in given.places:
         for connections in given.connections:
             pair = []
-            for count in (1, 2):
+            for many in (1, 2):
                 runs = []
                 for _ in range(given.runs):
-                    runs.append(measure(place, count, connections, given))
+                    runs.append(measure(place, many, connections, given))
                     print(place, runs[-1], file=sys.stderr)
-                pair.append({"orders": place, "nodes": count, **median_row(runs)})
+                pair.append({"orders": place, "nodes": many, **median_row(runs)})
             pair[1]["against one"] = round(pair[1]["orders/s"] / max(1, pair[0]["orders/s"]), 2)
             rows += pair
     notes = {"runs": given.runs, "seconds": given.seconds, "share": given.share, "fsync": given.fsync}
     report(__doc__.partition("\n")[0], rows, given.json, notes)
 
 
-def measure(place: str, count: int, connections: int, given: Any) -> Row:
+def measure(place: str, many: int, connections: int, given: Any) -> Row:
     """One run against fresh nodes."""
     stores = STORES[:1] if place == "one shop" else STORES
     with folder(given.folder) as data, ExitStack() as stack:
         url, redis_pid = stack.enter_context(redis(data / "redis", given.fsync))
         where = stack.enter_context(share_of_a_core(given.share))
-        both = stack.enter_context(nodes(data, url, ["a", "b"][:count], where))
+        both = stack.enter_context(nodes(data, url, ["a", "b"][:many], where))
         make_stores([port for port, _ in both], stores)
         loads = []
         for number, (port, pid) in enumerate(both[:1] if place == "all at one" else both):
-            mine = stores[number::count] if place == "by shop" else stores
+            mine = stores
+            if place == "by shop":
+                mine = [store for store in stores if partition_of(f"store:{store}", many) == number]
             target = Target(port, [pid], requests=order_requests(mine))
             target.options = {"answers_have_events": True, "expect": '"status":'}
             target.first_number += 1_000_000_000 * number
             times = {"warm_s": given.warm_up, "seconds": given.seconds}
-            loads.append((target, {**times, "pubs": connections // (1 if place == "all at one" else count)}))
+            loads.append((target, {**times, "pubs": connections // (1 if place == "all at one" else many)}))
+        _settle([target for target, _ in loads], data, given.settle)
         pids = [pid for _, pid in both]
         redis_s, nodes_s = -cpu_s(redis_pid), -sum(map(cpu_s, pids))
         began = time.monotonic()
@@ -87,6 +101,13 @@ def measure(place: str, count: int, connections: int, given: Any) -> Row:
         conflicts = sum(map(partial(gauge, name="onda_append_conflicts_total"), ports))
         shares = nodes_s / took, redis_s / took
         return _row(results, connections, conflicts, late, drained, shares)
+
+
+def _settle(targets: list[Target], data: Path, seconds: float) -> None:
+    """Open the tables, and let partitions go to the nodes that have more to do there."""
+    run_together([(target, {"warm_s": 0.0, "seconds": seconds, "pubs": 2}) for target in targets], data)
+    for target in targets:
+        target.first_number += 100_000_000
 
 
 def _row(

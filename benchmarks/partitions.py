@@ -1,9 +1,10 @@
 """How evenly is load spread over partitions, and partitions over shards of a Redis Cluster?
 
 A simulation, nothing is measured: shops whose sizes follow a Zipf-like law (the shop of rank r has r ** -s of
-the largest one's load), and the two hashes that are really used: a stream is in partition `crc32(name) % P`,
-and Redis puts the keys `{onda:p}:…` into slot `crc16("onda:p") % 16384`, of which each shard has an equal
-range. Half of a shop's load is on its own stream, a quarter on those of its tables, a quarter on guests'.
+the largest one's load), and the two hashes that are really used: a stream is in the partition that
+`engine.log.partition_of` says, a shop's tables with the shop, and Redis puts the keys `{onda:p}:…` into slot
+`crc16("onda:p") % 16384`, of which each shard has an equal range. Half of a shop's load is on its own stream,
+a quarter on those of its tables, a quarter on guests'.
 
     python -m benchmarks.partitions
 
@@ -14,9 +15,10 @@ from __future__ import annotations
 
 import binascii
 import random
-import zlib
 from collections.abc import Iterator, Sequence
 from statistics import median
+
+from engine.log import partition_of
 
 PARTITIONS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 SHARDS = (3, 6, 12, 24, 48)
@@ -27,8 +29,8 @@ CASES = (("100 shops", 100, 0.6), ("10,000 shops", 10_000, 0.6), ("10,000, steep
 """What a column is called, how many shops, and s."""
 
 SEEDS = (1, 2, 3)
-TABLES, GUESTS = 6, 4
-"""Streams of each kind for one shop; many guests would only be smoother."""
+GUESTS = 4
+"""Guests of one shop; many would only be smoother."""
 
 STORE_SHARE, TABLES_SHARE, GUESTS_SHARE = 0.5, 0.25, 0.25
 
@@ -44,7 +46,7 @@ def partition_table() -> list[str]:
     lines = [_row("P", *(name for name, _, _ in CASES), "largest shop alone, 10,000"), "|---" * 5 + "|"]
     loads = {name: [list(shops(many, s, seed)) for seed in SEEDS] for name, many, s in CASES}
     _, many, s = CASES[1]
-    largest = STORE_SHARE / sum(rank**-s for rank in range(1, many + 1))
+    largest = (STORE_SHARE + TABLES_SHARE) / sum(rank**-s for rank in range(1, many + 1))
     for count in PARTITIONS:
         found = [
             median(max(partition_loads(streams, count)) * count for streams in loads[name])
@@ -69,16 +71,18 @@ def shard_table() -> list[str]:
 
 
 def shops(many: int, s: float, seed: int) -> Iterator[tuple[int, float]]:
-    """Yield each stream as the hash of its name and its share of all load. Names are drawn with the seed."""
+    """Yield each place as the hash of its name and its share of all load. Names are drawn with the seed."""
     names = random.Random(seed).sample(range(10**8), many)
     total = sum(rank**-s for rank in range(1, many + 1))
     for rank, name in enumerate(names, 1):
         load = rank**-s / total
-        yield zlib.crc32(b"store:s%d" % name), load * STORE_SHARE
-        for table in range(TABLES):
-            yield zlib.crc32(b"table:s%d/%d" % (name, table)), load * TABLES_SHARE / TABLES
+        yield _hash(f"store:s{name}"), load * (STORE_SHARE + TABLES_SHARE)
         for guest in range(GUESTS):
-            yield zlib.crc32(b"user:u%d-%d" % (name, guest)), load * GUESTS_SHARE / GUESTS
+            yield _hash(f"user:u{name}-{guest}"), load * GUESTS_SHARE / GUESTS
+
+
+def _hash(place: str) -> int:
+    return partition_of(place, 1 << 15)  # all the bits that it takes
 
 
 def partition_loads(streams: Sequence[tuple[int, float]], count: int) -> list[float]:

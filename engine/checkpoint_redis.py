@@ -3,6 +3,7 @@
 Keys of partition p, with the hash tag `{onda:p}`, beside those of the log (`engine/log/redis_scripts.py`):
 
     :lease            who is on duty, with a time to live (`engine/lease_redis.py`)
+    :asked            hash: node -> `time count wish`: its commands here lately, and whether it asks for that
     :check            hash: position, floor, refill, epoch (in which they were taken), ids (of parked records)
     :states           hash: stream -> `version\\n` and the state
     :due              zset: stream by deadline (ms)

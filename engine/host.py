@@ -42,3 +42,5 @@ class SharedHost(Host, Protocol):
     """And when others append to the log, too."""
 
     log: SharedLog
+
+    def asked(self, commands: int) -> None: ...

@@ -1,17 +1,22 @@
 """Leases of partitions in Redis: a key of each partition with a time to live.
 
 Nodes say every few seconds that they are there; each takes no more than its share of the partitions, and
-gives back what it has beyond that when another one comes.
+gives back what it has beyond that when another one comes: the partition in which it has least to do. A node
+that has its share asks for another partition only where it has so much more to do that it is worth the one
+that it will give back for it; so what all have together grows with each exchange, and exchanges come to an
+end.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from engine.lease import FADE, Asked, is_far_more, most, next_holder
 from engine.log.redis_asking import good
 from engine.log.redis_scripts import Script, script
 from engine.log.redis_shared import RedisLog
@@ -22,19 +27,39 @@ COUNT_S = 1.0
 
 HOLD = script(
     """
+local now = tonumber(redis.call('TIME')[1])
+local asked = redis.call('HGETALL', KEYS[2])
+for n = 1, #asked, 2 do
+  if tonumber(string.match(asked[n + 1], '^%d+')) < now - tonumber(ARGV[5]) then
+    redis.call('HDEL', KEYS[2], asked[n])
+  end
+end
+redis.call('HSET', KEYS[2], ARGV[1], now .. ' ' .. ARGV[4])
 local held = redis.call('GET', KEYS[1])
 if held == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
-  return 1
+elseif not held and ARGV[3] == '1' then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  held = ARGV[1]
 end
-if held or ARGV[3] ~= '1' then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {held == ARGV[1] and 1 or 0, redis.call('HGETALL', KEYS[2])}
+"""
+)
+"""KEYS: lease, asked. ARGV: who, for how many ms, `1` when it may be taken anew, how many commands it carried
+out and `1` when it asks for the lease, after how many seconds a node is not counted. Returns 1 when it has
+it, and names and `time count wish` of all.
+"""
+
+RELEASE = script(
+    """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+end
+redis.call('HDEL', KEYS[2], ARGV[1])
 return 1
 """
 )
-"""KEYS: lease. ARGV: who, for how many ms, `1` when it may be taken anew."""
-
-RELEASE = script("if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 1")
+"""KEYS: lease, asked. ARGV: who, who gets it (empty: whoever comes), for how many ms."""
 
 HOLDER = script("return redis.call('GET', KEYS[1])", "no-writes")
 
@@ -55,6 +80,7 @@ class Leases:
     def __init__(self, log: RedisLog, holder: str) -> None:
         self.holder = holder
         self.held: set[int] = set()
+        self.asked: defaultdict[int, float] = defaultdict(float)  # commands of clients here, by partition
         self.nodes = 1
         self.log = log
         self._counted_s = -COUNT_S
@@ -64,12 +90,19 @@ class Leases:
         """How many partitions this node may hold."""
         return math.ceil(len(self.log.partitions) / max(1, self.nodes))
 
+    @property
+    def least(self) -> float:
+        """How many commands there were in that of the partitions held where there were fewest."""
+        return min((self.asked[number] for number in self.held), default=0.0)
+
     async def count(self, there: str = "1") -> None:
         """Say that this node is there (`0`: that it goes), and learn how many there are."""
         now_s = time.monotonic()
         if there == "1" and now_s - self._counted_s < COUNT_S:
             return
         self._counted_s = now_s
+        for number in self.asked:
+            self.asked[number] *= FADE
         arguments = (self.holder, there, int(ALIVE_S))
         self.nodes = await self.run(0, COUNT, ("{onda:0}:nodes",), arguments)
 
@@ -86,36 +119,62 @@ class RedisLease:
     def __init__(self, leases: Leases, number: int) -> None:
         self._leases = leases
         self._number = number
-        self._keys = (f"{{onda:{number}}}:lease",)
+        self._keys = (f"{{onda:{number}}}:lease", f"{{onda:{number}}}:asked")
+        self.wishes = False
+        self.next: str | None = None
+
+    def note(self, commands: int) -> None:
+        """See `Lease.note`."""
+        self._leases.asked[self._number] += commands
 
     async def hold(self, seconds: float) -> bool:
         """See `Lease.hold`. Returns False, too, when this node has its share already."""
         leases, number = self._leases, self._number
         await leases.count()
-        if number in leases.held and len(leases.held) > leases.share:
+        mine = leases.asked[number]
+        if number in leases.held and len(leases.held) > leases.share and mine <= leases.least:
             await self.release()
             return False
         may_take = number in leases.held or len(leases.held) < leases.share
         if may_take:
             leases.held.add(number)  # before the answer: others of this node count it
-        arguments = (leases.holder, int(seconds * 1000), int(may_take))
+        said = f"{mine:.1f} {int(self.wishes)}"
+        arguments = (leases.holder, int(seconds * 1000), int(may_take), said, int(ALIVE_S))
         try:
-            mine = bool(await leases.run(number, HOLD, self._keys, arguments))
+            holds, found = await leases.run(number, HOLD, self._keys, arguments)
         except BaseException:
             leases.held.discard(number)
             raise
-        if not mine:
-            leases.held.discard(number)
-        return mine
+        others = _read_asked(found)
+        others.pop(leases.holder, None)
+        if holds:
+            leases.held.add(number)
+            self.wishes, self.next = False, next_holder(mine, others)
+            return True
+        leases.held.discard(number)
+        has_room = len(leases.held) < leases.share or is_far_more(mine, leases.least)
+        self.wishes = has_room and is_far_more(mine, most(others))
+        self.next = None
+        return False
 
     async def holder(self) -> str | None:
         """See `Lease.holder`."""
-        found = await self._leases.run(self._number, HOLDER, self._keys, ())
+        found = await self._leases.run(self._number, HOLDER, self._keys[:1], ())
         return found.decode() if found else None
 
     async def release(self) -> None:
         """See `Lease.release`."""
         self._leases.held.discard(self._number)
-        await self._leases.run(self._number, RELEASE, self._keys, (self._leases.holder,))
+        arguments = (self._leases.holder, self.next or "", int(ALIVE_S * 1000))
+        self.next = None
+        await self._leases.run(self._number, RELEASE, self._keys, arguments)
         if self._number == 0:
             await self._leases.count("0")
+
+
+def _read_asked(found: Sequence[bytes]) -> dict[str, Asked]:
+    asked = {}
+    for name, line in zip(found[::2], found[1::2], strict=True):
+        _, count, wish = line.split(b" ")
+        asked[name.decode()] = Asked(float(count), wish == b"1")
+    return asked

@@ -126,6 +126,7 @@ class Partition:
             runner = Runner(reaction, self, place_of(reaction, positions, self.log.first))
             await runner.load()
             self.runners.append(runner)
+        self.upkeep.loaded()
 
     async def run(self) -> None:
         """Run reactions and upkeep, for ever."""

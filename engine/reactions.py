@@ -305,6 +305,7 @@ class Runner:
                 await self._count(record, attempt)
                 await trio.sleep(backoff_s(attempt - 2, config))
         await parking.park(record, lane, attempt - 1, last)
+        await self._count(record, 0)  # whoever lets it go on has seen to it: it has its tries again
 
     async def _try(self, record: Committed, alone: int | None, error: Exception | None) -> Exception | None:
         """Run the handler until it has a word on the record; wait out what is only unavailable, with others

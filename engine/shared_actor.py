@@ -63,6 +63,7 @@ class SharedActor(Actor):
     def __init__(self, stream: str, feed: Feed, host: SharedHost) -> None:
         super().__init__(stream, feed, host)
         self._log = host.log
+        self._note_asked = host.asked
         self.last_id = ""
         self._undo = Undo(self.kind)
         self._foreign: deque[tuple[int, Entry]] = deque()
@@ -315,6 +316,7 @@ class SharedActor(Actor):
         self._tries = 0
         self._begun.clear()
         self._undo.add([frame.body for frame in turn.frames], self.state, self.version)
+        self._note_asked(sum(ask.cause is None and ask.by != self.stream for ask, _ in turn.settle))
         super()._publish(turn, position)
 
     def _refused(self, turn: Turn, error: BaseException) -> None:

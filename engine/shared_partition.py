@@ -6,7 +6,8 @@ an actor for every stream that changes, watches their deadlines, runs the reacti
 and takes the checkpoints. When it dies another one takes over as soon as the lease runs out, from the last
 checkpoint on. Two who both believe to be on duty do no harm: what reactions send has ids made of the record,
 deadlines compare with the state, the history moves only from where it was, and the checkpoint takes a state
-only over an older one.
+only over an older one. Best it is the node at which the partition's commands come in: then what they lead to
+stays where it is in memory. A node that has most of them asks for the lease, and gets it after a checkpoint.
 
 A new epoch of the log means that acknowledged records are lost: every feed ends, every actor reads its
 stream again, and whoever comes back with a cursor of the old epoch starts from a snapshot.
@@ -42,6 +43,10 @@ if TYPE_CHECKING:  # SQLAlchemy takes its time to load
 
 LEASE_S = 6.0
 """How long a partition stands still when the node that holds it dies; renewed three times in that time."""
+STAY_S = 5.0
+"""How long a node stays on duty before it hands a partition on to one that has more to do there."""
+WISH_S = 0.2
+"""How often a node looks for a lease that it has asked for."""
 FOLLOW_S = 30.0
 AWAY_S = 0.25
 REACH_S = 3.0
@@ -121,6 +126,10 @@ class SharedPartition(Partition):
         if self.on_duty:
             self._host.arm(stream, due_ms)
             self._armed.add(stream)
+
+    def asked(self, commands: int) -> None:
+        """Take note of commands that were carried out here, and do not follow from others."""
+        self._lease.note(commands)
 
     def appending(self, stream: str) -> None:
         """See `Partition.appending`."""
@@ -255,11 +264,15 @@ class SharedPartition(Partition):
                     await self._be_on_duty()
                 except* Unavailable as group:
                     logger.warning("a partition is given back: %s", group.exceptions)
+                if self._lease.next is not None:
+                    await self.finish()
                 self._leave_duty()
-            await trio.sleep(random.uniform(0.5, 1.0) * LEASE_S / 3)
+            await trio.sleep(WISH_S if self._lease.wishes else random.uniform(0.5, 1.0) * LEASE_S / 3)
 
     async def finish(self) -> None:
-        """See `Partition.finish`; then let another node have the partition at once."""
+        """See `Partition.finish`; then let another node have the partition at once. Without a checkpoint it
+        would have to do once more what was done since the last.
+        """
         await self.upkeep.take()
         self._leave_duty()
         try:
@@ -314,7 +327,7 @@ class SharedPartition(Partition):
         self._armed.clear()
 
     async def _keep_lease(self, scope: trio.CancelScope) -> None:
-        held_s = trio.current_time()
+        began_s = held_s = trio.current_time()
         with trio.move_on_at(held_s + LEASE_S) as patience:
             while True:
                 await trio.sleep(LEASE_S / 3)
@@ -325,6 +338,8 @@ class SharedPartition(Partition):
                 except Unavailable:
                     continue  # until the lease has run out
                 patience.deadline = held_s + LEASE_S
+                if self._lease.next is not None and held_s > began_s + STAY_S:
+                    break
         scope.cancel()
 
     async def _prepare(self) -> None:

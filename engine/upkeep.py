@@ -71,12 +71,17 @@ class Upkeep:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._changed: set[str] = set()
+        self._positions: dict[str, int] = {}  # of reactions, as they are saved
         self._bytes = 0  # of log since the last checkpoint
         self._saved_bytes = 0  # of states, in the last checkpoint
         self._total_bytes = 0
         self._marks: deque[tuple[int, int]] = deque([(host.checkpoint.refill, 0)])
         self._due = trio.Event()
         self._lock = trio.Lock()
+
+    def loaded(self) -> None:
+        """Take note that the reactions are where they were saved."""
+        self._positions = {runner.name: runner.position for runner in self._host.runners}
 
     def begin(self) -> None:
         """Begin afresh: another node took the checkpoints until now."""
@@ -136,7 +141,7 @@ class Upkeep:
             return set()
         positions = {runner.name: runner.position for runner in host.runners}
         position = host.followed
-        if position == host.checkpoint.position and not self._changed:
+        if position == host.checkpoint.position and not self._changed and positions == self._positions:
             return set()
         changed, self._changed = self._changed, set()
         epoch = host.epoch
@@ -155,6 +160,7 @@ class Upkeep:
         except BaseException:
             self._changed |= changed
             raise
+        self._positions = positions
         self._saved_bytes = sum(len(saved.state) for saved in states)
         for saved in states:
             actor = host.actors[saved.stream]

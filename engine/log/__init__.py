@@ -40,8 +40,16 @@ class Head(NamedTuple):
 
 
 def partition_of(stream: str, partitions: int) -> int:
-    """Return which partition a stream belongs to; part of the format, so it never changes."""
-    return crc32(stream.encode()) % partitions
+    """Return which partition a stream belongs to; part of the format of a shared log.
+
+    A shop and its tables are in one, so that what one command leads to stays at the node that has it. And the
+    bits are those that nginx takes for `hash` without `consistent` (`ngx_http_upstream_hash_module.c`, after
+    Cache::Memcached): where the number of partitions is a multiple of that of nodes, it sends all shops of a
+    partition to the same node (`deploy/nginx/onda.conf`).
+    """
+    kind, _, rest = stream.partition(":")
+    place = f"store:{rest.partition('/')[0]}" if kind == "table" else stream
+    return (crc32(place.encode()) >> 16 & 0x7FFF) % partitions
 
 
 EVER = 1 << 62

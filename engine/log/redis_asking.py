@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from engine.errors import ConfigError, LogFailed, LogMoved, OndaError
+from engine.errors import ConfigError, LogFailed, LogMoved, LogTooNew, OndaError
 from engine.log import frames
 from engine.log.opening import new_epoch
 from engine.log.redis_lines import Away, Cut, Line, has_moved, refusal_of
@@ -82,6 +82,7 @@ def meet(line: Line, partitions: Sequence[int], count: int, make: bool = False) 
     Raises:
         ConfigError: Redis has another number of partitions.
         LogMoved: the log goes on elsewhere, or a move into here was not finished.
+        LogTooNew, ConfigError: it is laid out in another way.
         Gone: keys are missing, though not all of a partition's.
         Refused: not just now.
         Cut: the line was lost.
@@ -97,6 +98,7 @@ def meet(line: Line, partitions: Sequence[int], count: int, make: bool = False) 
             raise Refused(f"{type(answer).__name__} {answer}") from answer
         if answer[0] == b"partitions":
             raise other_log(count, answer[1].decode())
+        check_format(answer[1] if answer[0] == b"format" else b"%d" % FORMAT)
         if answer[0] == b"gone":
             what = answer[1].decode()
             if what != "meta":
@@ -115,6 +117,21 @@ def other_log(count: int, there: str) -> OndaError:
         back = "`onda migrate --undo` lets nodes use it again, without what came since"
         return LogMoved(f"the log in this Redis was moved into a data folder; {back}")
     return ConfigError(f"redis_partitions is {count}, but Redis has {there}")
+
+
+def check_format(found: bytes | None) -> None:
+    """Make sure that a log is laid out as this version does it.
+
+    Raises:
+        LogTooNew: by a newer version.
+        ConfigError: by an older one.
+    """
+    number = int(found or 0)
+    if number > FORMAT:
+        raise LogTooNew(f"the log in this Redis has format {number}, this version reads {FORMAT}")
+    if number < FORMAT:
+        older = "a version of that time moves it into a data folder (`onda migrate --from`)"
+        raise ConfigError(f"the log in this Redis has format {number}, this version reads {FORMAT}; {older}")
 
 
 def read_meta(values: Sequence[Any]) -> Meta:

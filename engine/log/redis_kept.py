@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from engine.errors import ConfigError, LogAway
-from engine.log.redis_asking import Asking, Meta, Refused, good, other_log
+from engine.log.redis_asking import Asking, Meta, Refused, check_format, good, other_log
 from engine.log.redis_lines import Away, Cut
 from engine.log.redis_route import Route
 from engine.log.redis_scripts import Keys
@@ -26,18 +26,20 @@ class KeptLog:
     Raises:
         ConfigError: there is none, or the URL makes no sense.
         LogMoved: it was moved into a data folder, or a move into here was not finished.
+        LogTooNew, ConfigError: it is laid out in another way.
         LogAway: Redis does not answer.
     """
 
     def __init__(self, url: str) -> None:
         self.partitions = 1
         self._asking = Asking(Route(url, 1, "onda-reader"))
-        count = self.ask(0, "HGET", Keys.of(0).meta, "partitions")
+        count, layout = self.ask(0, "HMGET", Keys.of(0).meta, "partitions", "format")
         self.close()
         if count is None:
             raise ConfigError("there is no log in this Redis")
         if not count.isdigit():
             raise other_log(0, count.decode())
+        check_format(layout)
         self.partitions = int(count)
         self._asking = Asking(Route(url, self.partitions, "onda-reader"))
 

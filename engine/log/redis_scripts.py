@@ -26,7 +26,8 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import NamedTuple
 
-FORMAT = 1
+FORMAT = 2
+"""How the log is laid out. 1: a shop's tables were in other partitions than the shop."""
 
 MOVING = "moving"
 MOVED = "moved"
@@ -156,8 +157,10 @@ the version that was expected (empty: not there, or not kept). Nothing is writte
 
 MEET = script(
     """
-local m = redis.call('HMGET', KEYS[1], 'epoch', 'head', 'first', 'last', 'streams', 'run', 'partitions')
+local m = redis.call('HMGET', KEYS[1], 'epoch', 'head', 'first', 'last', 'streams', 'run', 'partitions',
+  'format')
 if m[7] and m[7] ~= ARGV[5] then return {'partitions', m[7]} end
+if m[7] and m[8] ~= ARGV[6] then return {'format', m[8]} end
 if not m[1] then
   if ARGV[4] ~= '1' or redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4]) > 0 then return {'gone', 'meta'} end
   redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'head', 0, 'first', 1, 'last', '', 'streams', 0,

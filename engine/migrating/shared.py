@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from engine.checkpoint import PARTITIONS_MAX
 from engine.errors import ConfigError, LogAway, LogCorrupt, LogFailed, LogLocked
 from engine.lease_redis import ALIVE_S
-from engine.log.redis_asking import Record, Refused, good, read_records
+from engine.log.redis_asking import Record, Refused, check_format, good, read_records
 from engine.log.redis_lines import Away, Cut, Server, refusal_of
 from engine.log.redis_route import Lines, Route
 from engine.log.redis_scripts import FORMAT, MOVED, MOVING, Keys, Script, script
@@ -150,8 +150,13 @@ class Shared:
     def standing(self) -> str:
         """Return what stands in place of the number of partitions: a number, `moving`, `moved`; empty when
         there is no log.
+
+        Raises:
+            LogTooNew, ConfigError: it is laid out in another way.
         """
-        (found,) = self.call(0, [("HGET", Keys.of(0).meta, "partitions")])
+        found, layout = self.call(0, [("HMGET", Keys.of(0).meta, "partitions", "format")])[0]
+        if found not in (None, MOVING.encode()):
+            check_format(layout)
         return "" if found is None else str(found.decode())
 
     def claimed_for(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import trio
 from trio_websocket import open_websocket_url
 
 from engine.config import Config
+from engine.log import partition_of
 from tests.chaos.deadline import wait_until_it_holds
 from tests.chaos.process import Server, token
 from tests.deploy.cluster import DEPLOY, Cluster, cluster, needs_nginx, needs_redis
@@ -116,6 +118,26 @@ async def fail_over(two: Cluster, http: httpx.AsyncClient, events: Listener, nea
             assert await node_of(again) != near
         made = await http.post("/accounts?userId=123", json={"name": "한 대", "balance": 1})
         assert made.status_code == 201
+
+
+async def test_a_partition_is_at_one_node(tmp_path: Path) -> None:
+    """nginx spreads shops and users over nodes as Onda does over partitions, whatever is asked for."""
+    asked = {f"/v1/users/u{number}": f"user:u{number}" for number in range(4)}
+    for shop in ("s1", "a", "shop-2.x", "S_3", "b0", "b1"):
+        paths = f"/v1/stores/{shop}/sync", f"/v1/tables/{shop}/3/sync", f"/v1/stores/{shop}/menu"
+        asked |= dict.fromkeys(paths, f"store:{shop}")
+    async with cluster(tmp_path, changes=CHANGES) as two, two.front.client() as http:
+        for path in asked:
+            await http.get(path)
+        await wait_until_it_holds(lambda: all_written_down(two, asked))
+        for path, place in asked.items():
+            port = two.nodes[partition_of(place, 2)].port
+            assert two.front.answered("GET", path) == [port], path
+
+
+async def all_written_down(two: Cluster, paths: Iterable[str]) -> bool:
+    await trio.lowlevel.checkpoint()
+    return all(two.front.answered("GET", path) for path in paths)
 
 
 async def test_a_shop_behind_nginx(tmp_path: Path) -> None:

@@ -12,8 +12,11 @@ from engine.checkpoint_sqlite import SqliteCheckpoint
 from engine.errors import Rejected, Unavailable
 from engine.tail import Tail
 from engine.timers import STALE_MAX, Timers
+from tests.engine.kept import Kept, kept
 from tests.engine.shop import STORE, ManualClock, config, make_shop, wait_until
 from tests.engine.test_reactions import CREATED, Recorder, place, reaction
+
+__all__ = ["kept"]
 
 
 class Gated(Recorder):
@@ -57,6 +60,45 @@ async def _too_late(call: object, id_: int) -> None:
     except KeyError:
         return
     raise AssertionError("it was done twice")
+
+
+@pytest.mark.parametrize("skip", [False, True])
+async def test_a_record_that_went_on_does_not_come_back(kept: Kept, skip: bool) -> None:
+    """Nothing else happened since the last checkpoint; the place of the reaction is saved even so."""
+    recorder = Recorder()
+    recorder.fail["s1/a"] = 4
+    async with open_node(config(), reactions=reaction(recorder)) as node:
+        await make_shop(node)
+        await place(node, "a")
+        await wait_until(lambda: len(recorder.seen) == 2)
+        assert await node.upkeep.take()
+        await wait_until(lambda: len(node.parked()) == 1)
+        await (node.skip_parked if skip else node.replay_parked)(node.parked()[0]["id"])
+    recorder.seen.clear()
+    async with open_node(config(), reactions=reaction(recorder)) as node:
+        await place(node, "b")
+        await wait_until(lambda: node.statistics()["reaction_lag"] == 0)
+        assert recorder.seen == ["s1/b"]
+        assert not node.parked()
+
+
+async def test_a_record_that_comes_back_has_its_tries(kept: Kept) -> None:
+    """It went on, and the process ended before that was saved: it is handled again, and not parked for the
+    tries from before.
+    """
+    recorder = Recorder()
+    recorder.fail["s1/a"] = 4
+    async with open_node(config(checkpoint_s=3600), reactions=reaction(recorder)) as node:
+        await make_shop(node)
+        await place(node, "a")
+        await wait_until(lambda: len(node.parked()) == 1)
+        await node.replay_parked(node.parked()[0]["id"])
+        node.upkeep._host.on_duty = False  # so that nothing is saved at the end
+    recorder.seen.clear()
+    async with open_node(config(), reactions=reaction(recorder)) as node:
+        await wait_until(lambda: recorder.seen == ["s1/a"])
+        await wait_until(lambda: node.statistics()["reaction_lag"] == 0)
+        assert not node.parked()
 
 
 async def test_a_record_that_comes_during_a_replay_is_not_left_behind(

@@ -11,9 +11,11 @@ import pytest
 import redis
 import trio
 
-from engine.errors import ConfigError, Conflict, Forked, LogAway, LogFailed, UnknownOutcome
+from engine.errors import ConfigError, Conflict, Forked, LogAway, LogFailed, LogTooNew, UnknownOutcome
 from engine.log import Head
 from engine.log.redis_asking import Witness
+from engine.log.redis_kept import KeptLog
+from engine.migrating.shared import find
 from tests.chaos.proxy import Way, open_proxy
 from tests.log.redis_site import (
     ALWAYS,
@@ -229,6 +231,26 @@ async def test_a_first_start_that_came_not_to_its_end_goes_on(tmp_path: Path) ->
         with pytest.raises(ConfigError, match="redis_partitions is 8, but Redis has 4"):
             async with opened(server, 8):
                 raise AssertionError("another number")
+
+
+@pytest.mark.parametrize(("format_", "error"), [("1", ConfigError), ("3", LogTooNew)])
+async def test_another_layout_is_left_alone(tmp_path: Path, format_: str, error: type[Exception]) -> None:
+    """By whoever comes: nodes, the command line, a move. (In another layout streams are elsewhere.)"""
+    with redis_server(tmp_path) as server:
+        async with opened(server, 4) as shared:
+            await shared.partitions[1].append([entry(1)])
+        with client(server) as direct:
+            direct.hset("{onda:0}:meta", "format", format_)
+            with pytest.raises(error, match=f"has format {format_}, this version reads 2"):
+                async with opened(server, 4):
+                    raise AssertionError("another layout")
+            with pytest.raises(error):
+                KeptLog(server.url)
+            with pytest.raises(error):
+                find(server.url)
+            direct.hset("{onda:0}:meta", "format", "2")
+        async with opened(server, 4) as shared:
+            assert shared.partitions[1].head == 1
 
 
 async def test_a_hole_in_the_middle_ends_the_log(tmp_path: Path) -> None:
