@@ -1,10 +1,8 @@
 """Leases of partitions in Redis: a key of each partition with a time to live.
 
-Nodes say every few seconds that they are there; each takes no more than its share of the partitions, and
-gives back what it has beyond that when another one comes: the partition in which it has least to do. A node
-that has its share asks for another partition only where it has so much more to do that it is worth the one
-that it will give back for it; so what all have together grows with each exchange, and exchanges come to an
-end.
+Nodes say every few seconds that they are there. Partitions in which nobody has much to do are shared out
+evenly: each node takes no more than its share, and gives back what it has beyond that when another one comes.
+One with commands is where these come in, however many others that node has.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from engine.lease import FADE, Asked, is_far_more, most, next_holder
+from engine.lease import AT_LEAST, FADE, Asked, is_far_more, most, next_holder
 from engine.log.redis_asking import good
 from engine.log.redis_scripts import Script, script
 from engine.log.redis_shared import RedisLog
@@ -87,13 +85,8 @@ class Leases:
 
     @property
     def share(self) -> int:
-        """How many partitions this node may hold."""
+        """How many partitions this node may hold without having much to do in them."""
         return math.ceil(len(self.log.partitions) / max(1, self.nodes))
-
-    @property
-    def least(self) -> float:
-        """How many commands there were in that of the partitions held where there were fewest."""
-        return min((self.asked[number] for number in self.held), default=0.0)
 
     async def count(self, there: str = "1") -> None:
         """Say that this node is there (`0`: that it goes), and learn how many there are."""
@@ -128,14 +121,15 @@ class RedisLease:
         self._leases.asked[self._number] += commands
 
     async def hold(self, seconds: float) -> bool:
-        """See `Lease.hold`. Returns False, too, when this node has its share already."""
+        """See `Lease.hold`. Returns False, too, when this node has its share and nothing to do here."""
         leases, number = self._leases, self._number
         await leases.count()
         mine = leases.asked[number]
-        if number in leases.held and len(leases.held) > leases.share and mine <= leases.least:
+        busy = mine >= AT_LEAST
+        if number in leases.held and len(leases.held) > leases.share and not busy:
             await self.release()
             return False
-        may_take = number in leases.held or len(leases.held) < leases.share
+        may_take = number in leases.held or len(leases.held) < leases.share or busy
         if may_take:
             leases.held.add(number)  # before the answer: others of this node count it
         said = f"{mine:.1f} {int(self.wishes)}"
@@ -152,8 +146,7 @@ class RedisLease:
             self.wishes, self.next = False, next_holder(mine, others)
             return True
         leases.held.discard(number)
-        has_room = len(leases.held) < leases.share or is_far_more(mine, leases.least)
-        self.wishes = has_room and is_far_more(mine, most(others))
+        self.wishes = is_far_more(mine, most(others))
         self.next = None
         return False
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from engine import Config
 from engine.clock import SystemClock
 from engine.errors import ConfigError
+from engine.log.backup import LOG
+from engine.log.disk import OSDisk
+from engine.log.recovery import refuse_moved
 from web.messages import Problem
 from web.revoked import add_revoked
 from web.tokens import load_secret, make_token, read_token
@@ -53,6 +56,7 @@ def revoke(config: Config, token: str) -> None:
     Raises:
         ConfigError: this is no token of ours.
         LogAway, LogFailed: the shared log does not take it: it still counts.
+        LogMoved: the shop of this folder is elsewhere, where the token would still count.
     """
     folder = Path(config.data)
     try:
@@ -65,5 +69,6 @@ def revoke(config: Config, token: str) -> None:
 
         cluster_redis.revoke(config.log_url, identity.token_id, identity.expires_ms)
     else:
+        refuse_moved(OSDisk(), str(folder / LOG))
         add_revoked(folder / "revoked", identity.token_id, identity.expires_ms, SystemClock().now_ms())
     print(f"revoked {identity.by} ({identity.token_id})")

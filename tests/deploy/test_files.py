@@ -256,7 +256,10 @@ tests:
         values: '0x30'
       - series: 'onda_partition_epochs_total{{job="onda", instance="b", partition="7"}}'
         values: '0x10 1x20'
+      - series: 'onda_history_lost{{job="onda", instance="a"}}'
+        values: '3x10 5x20'
     alert_rule_test:
+      - {{eval_time: 30s, alertname: OndaHistoryLost}}
       - {{eval_time: 30s, alertname: OndaRedisAway}}
       - {{eval_time: 30s, alertname: OndaNobodyOnDuty}}
       - {{eval_time: 30s, alertname: OndaEpochBegan}}
@@ -269,12 +272,17 @@ tests:
       - eval_time: 80s
         alertname: OndaEpochBegan
         exp_alerts: [{{exp_labels: {{severity: page, job: onda, instance: b, partition: "7"}}}}]
+      - eval_time: 80s
+        alertname: OndaHistoryLost
+        exp_alerts: [{{exp_labels: {{severity: ticket, job: onda, instance: a}}}}]
 """
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool")
 def test_alerts_of_several_nodes_fire_when_they_should(tmp_path: Path) -> None:
-    """One node without Redis, a partition that nobody is on duty for, and a new epoch; nothing before."""
+    """One node without Redis, a partition with nobody on duty, a new epoch, and events that the history
+    had and the log lost; nothing before.
+    """
     rules = load("prometheus/alerts.yml")
     for rule in rules["groups"][0]["rules"]:
         del rule["annotations"]  # their words are no affair of this test

@@ -130,6 +130,10 @@ def test_a_shop_moves_and_comes_back(
         assert server.stop() == 0
     with client(redis) as direct:
         direct.zadd("{onda:0}:revoked", {"t1": 2**50})
+    assert run("token", "--role", "owner", "--store", "s1", "--data", str(old)) == 0
+    made = capsys.readouterr().out.split()[-1]
+    assert run("token", "--revoke", made, "--data", str(old)) == 7, "nobody would ask this folder"
+    assert f"was moved into {redis.url}" in capsys.readouterr().err
     assert run("migrate", "--data", str(old), "--to", redis.url, "--undo", "--db", "none") == 0
     said = capsys.readouterr().out
     assert "revoked there since the move, and are here now, too: 1" in said
