@@ -41,7 +41,8 @@ elseif not held and ARGV[3] == '1' then
   held = ARGV[1]
 end
 return {held == ARGV[1] and 1 or 0, redis.call('HGETALL', KEYS[2])}
-"""
+""",
+    "allow-oom",  # a few bytes, and they stay the same: who is on duty stays it while memory is full
 )
 """KEYS: lease, asked. ARGV: who, for how many ms, `1` when it may be taken anew, how many commands it carried
 out and `1` when it asks for the lease, after how many seconds a node is not counted. Returns 1 when it has
@@ -55,7 +56,8 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then
 end
 redis.call('HDEL', KEYS[2], ARGV[1])
 return 1
-"""
+""",
+    "allow-oom",
 )
 """KEYS: lease, asked. ARGV: who, who gets it (empty: whoever comes), for how many ms."""
 
@@ -67,7 +69,8 @@ local now = tonumber(redis.call('TIME')[1])
 if ARGV[2] == '0' then redis.call('ZREM', KEYS[1], ARGV[1]) else redis.call('ZADD', KEYS[1], now, ARGV[1]) end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[3]))
 return redis.call('ZCARD', KEYS[1])
-"""
+""",
+    "allow-oom",
 )
 """KEYS: nodes. ARGV: who, `0` when it goes, after how many seconds a node is not counted."""
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import redis
 import trio
 
 from engine import Node, shared_partition
@@ -107,6 +108,21 @@ async def step(both: list[list[RedisLease]], number: int) -> None:
     for leases in both:
         if await leases[number].hold(SECONDS) and leases[number].next is not None:
             await leases[number].release()
+
+
+@needs_redis
+async def test_duty_goes_on_while_memory_is_full(redis_cluster: RedisCluster) -> None:
+    async with leases(redis_cluster, "a", "b") as (a, b):
+        mine, other = RedisLease(a, 0), RedisLease(b, 0)
+        assert await mine.hold(SECONDS)
+        with client(redis_cluster.server) as direct:
+            direct.config_set("maxmemory", "1mb")
+            with pytest.raises(redis.OutOfMemoryError):
+                direct.set("something", "more")
+        assert await mine.hold(SECONDS)
+        assert not await other.hold(SECONDS)
+        await mine.release()
+        assert await other.hold(SECONDS)
 
 
 @needs_redis
