@@ -48,7 +48,7 @@ from engine.undo import Undo
 from engine.waiting import Bell
 
 TRIES_MAX = 8
-YIELD_S = 0.2
+YIELD_S = 0.25
 """How long another node has, once it is let go first: one that is often paused for a tenth of a second, as
 its share of the processor is used up, still hears, decides and appends within it.
 """

@@ -19,7 +19,7 @@ from outcome import Outcome
 from engine.errors import LogFailed, Unavailable
 from engine.records import Entry
 
-WAITS_S = 0.5
+WAITS_S = 1.0
 """How long a shared log remembers who waits to append to a stream when nobody is added."""
 
 

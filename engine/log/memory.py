@@ -126,10 +126,11 @@ class MemoryLog:
         waits = self._who_waits(stream)
         if turns.who in waits:
             waits = waits[waits.index(turns.who) + 1 :]
+        until_s, _ = self._waits.pop(stream, (0.0, []))
         if waits:
-            self._waits[stream] = (trio.current_time() + WAITS_S, waits + [turns.who] * turns.more)
-        else:
-            self._waits.pop(stream, None)
+            self._waits[stream] = (until_s, waits)
+            if turns.more:
+                self._wait(stream, turns)
         return len(waits)
 
     def _who_waits(self, stream: str) -> list[str]:

@@ -102,7 +102,7 @@ local function place(waits, who)
   return at and after
 end
 local function wait(key, waits, who)
-  if who and not place(waits, who) then waits = waits .. who .. ' ' end
+  if not place(waits, who) then waits = waits .. who .. ' ' end
   redis.call('SET', key, waits, 'PX', {int(WAITS_S * 1000)})
 end
 local function waiting_after(key, who, more)
@@ -114,7 +114,7 @@ local function waiting_after(key, who, more)
     redis.call('DEL', key)
     return 0
   end
-  wait(key, waits, more and who)
+  if more then wait(key, waits, who) else redis.call('SET', key, waits, 'KEEPTTL') end
   local _, count = string.gsub(waits, ' ', '')
   return count
 end
