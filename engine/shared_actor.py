@@ -4,8 +4,12 @@ Nobody owns a stream. A turn's append names the record that it was decided on (`
 another node was faster it is a conflict. The actor then goes back to the durable state (`undo.py`), takes
 what the others appended, puts the unanswered commands of the turn back in front, and decides them again: a
 command that another node has meanwhile decided under the same key gets that answer. Each conflict makes the
-next batch smaller and the pause before it longer (with full jitter), so that a node with a slower way to the
-log gets its turn; after `TRIES_MAX` in a row the commands are told `Overloaded`.
+next batch smaller; after `TRIES_MAX` in a row the commands are told `Overloaded`.
+
+So that a node whose way is longer, or that has less time, comes to append, too, nodes take turns
+(`engine.log.Turns`): the log tells who appended how many others wait. Before its next turn the actor lets so
+many appends of others come in, for `YIELD_S` each at most; its own commands gather meanwhile. Two nodes that
+are busy with one stream then append in turn, each a whole batch, without conflicts.
 
 What others append arrives between two turns, where the state in memory is the durable one. A hole is filled
 by reading the stream. While the log is away, commands are refused, and reads go on from memory.
@@ -37,19 +41,16 @@ from engine.errors import (
 )
 from engine.feed import Feed, Frame
 from engine.host import SharedHost
-from engine.log import Basis
+from engine.log import Basis, Turns
 from engine.mailbox import Ask, Behind, Look, StateLost, Turn, Wake
 from engine.records import Entry
 from engine.undo import Undo
+from engine.waiting import Bell
 
 TRIES_MAX = 8
-PAUSE_S = 0.001
-PAUSE_S_MAX = 0.008
-"""Bound of the pause after a first conflict; it doubles with each, up to the other."""
-RIVAL_S = 0.5
-YIELD_S = 0.004
-"""For so long after another node appended, each turn begins with a pause under this bound: else a node whose
-way to the log is shorter would always be first.
+YIELD_S = 0.25
+"""How long another node has, once it is let go first: one that is often paused for a tenth of a second, as
+its share of the processor is used up, still hears, decides and appends within it.
 """
 LOST_S = 0.02
 AWAY_S = 0.25
@@ -72,7 +73,10 @@ class SharedActor(Actor):
         self._wanted = self._reached = 0  # how often somebody wanted to know all of it, and what was read for
         self._unread: Unavailable | None = None  # why that could not be done
         self._tries = 0
-        self._rival_s = -RIVAL_S  # when another node appended last
+        self._name = host.clock.new_id()  # among those who append to the stream
+        self._ahead = 0  # how many of them are to append before the next turn
+        self._ahead_until_s = 0.0
+        self._heard = Bell()
         self._epoch = host.epoch
 
     def forget(self) -> None:
@@ -109,6 +113,7 @@ class SharedActor(Actor):
         if records[-1][1].version <= self.feed.head and self.loaded:
             return
         self._foreign.extend(records)
+        self._heard.ring()
         if self.loaded and self._under_way is None:
             self._take_heard()
 
@@ -116,6 +121,7 @@ class SharedActor(Actor):
         """Forget everything and read it again: the log has lost records."""
         self._fault = StateLost(crash=False)
         self.bell.ring()
+        self._heard.ring()
 
     def lose(self) -> None:
         """See `Actor.lose`. What is on its way to the log may still come to be there."""
@@ -128,6 +134,7 @@ class SharedActor(Actor):
     def fall_behind(self) -> None:
         """Read the stream: records of it may not have been heard."""
         self._behind = True
+        self._heard.ring()
         self.wake()
 
     async def catch_up(self) -> None:
@@ -181,7 +188,7 @@ class SharedActor(Actor):
                 self._begun = []
         if not frames:
             return
-        self._rival_s = time.monotonic()
+        self._ahead -= 1
         del self._begun[:-EVENTS_PER_COMMAND_MAX]
         self.memory.add_stored(self._host.epoch, commands)
         self._undo.add([frame.body for frame in frames], self.state, self.version)
@@ -211,10 +218,8 @@ class SharedActor(Actor):
     async def _turn(self, turn: Turn) -> None:
         if self._fault is not None:
             raise self._fault
-        if self._tries:
-            await trio.sleep(random.uniform(0, min(PAUSE_S_MAX, PAUSE_S * 2**self._tries)))
-        elif time.monotonic() < self._rival_s + RIVAL_S:
-            await trio.sleep(random.uniform(0, YIELD_S))
+        if self._ahead > 0:
+            await self._let_others_go_first()
         if self._foreign:
             self._take_heard()
         if self._behind:
@@ -226,6 +231,16 @@ class SharedActor(Actor):
         await super()._turn(turn)
         if self._under_way is turn and not turn.entries:
             await self._confirm(turn)
+
+    async def _let_others_go_first(self) -> None:
+        with trio.move_on_at(self._ahead_until_s):
+            while self._ahead > 0 and not self._behind and self._fault is None:
+                await self._heard.wait()
+                self._take_heard()
+        self._ahead = 0
+
+    def _see_ahead(self, ahead: int) -> None:
+        self._ahead, self._ahead_until_s = ahead, trio.current_time() + ahead * YIELD_S
 
     def _end_unwritten(self, turn: Turn) -> None:
         if not any(_was_decided(answer) for _, answer in turn.settle):
@@ -309,7 +324,8 @@ class SharedActor(Actor):
         return self._log.refusal or LogAway()
 
     def _basis(self, turn: Turn) -> Basis:
-        return Basis(self._epoch, self.last_id, [id_ for id_, _ in turn.records])
+        turns = Turns(self._name, len(turn.settle) > 1 or bool(self._mailbox), self._see_ahead)
+        return Basis(self._epoch, self.last_id, [id_ for id_, _ in turn.records], turns)
 
     def _publish(self, turn: Turn, position: int) -> None:
         self.last_id = turn.records[-1][0]

@@ -19,17 +19,36 @@ from outcome import Outcome
 from engine.errors import LogFailed, Unavailable
 from engine.records import Entry
 
+WAITS_S = 1.0
+"""How long a shared log remembers who waits to append to a stream when nobody is added."""
+
+
+class Turns(NamedTuple):
+    """How those who append to one stream of a shared log let each other go first. Who met a conflict waits;
+    who appends is told how many wait, and, when it has more to append, waits behind them from then on. The
+    log refuses nobody for it.
+
+    `who`: its name among them; `more`: whether it will soon append again; `ahead`: gets how many are to go
+    first, once this is appended and before `done` is called.
+    """
+
+    who: str
+    more: bool
+    ahead: Callable[[int], None]
+
 
 class Basis(NamedTuple):
     """What an append was decided on, and the ids of its events: what a shared log compares.
 
     `epoch`: the log's when it was decided; `after`: id of the record that the first entry follows in its
-    stream, `""` when it is the stream's first; `ids`: of the entries' events, one each.
+    stream, `""` when it is the stream's first; `ids`: of the entries' events, one each; `turns`: how it takes
+    turns with others, if it does.
     """
 
     epoch: str
     after: str
     ids: Sequence[str]
+    turns: Turns | None = None
 
 
 class Head(NamedTuple):

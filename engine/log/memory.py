@@ -22,7 +22,7 @@ from engine.errors import (
     Unavailable,
     UnknownOutcome,
 )
-from engine.log import Basis, Head
+from engine.log import WAITS_S, Basis, Head, Turns
 from engine.log.appending import append_to
 from engine.log.frames import entry_bytes
 from engine.log.heads import Heads
@@ -42,6 +42,7 @@ class MemoryLog:
         self._entries: list[Entry] = []
         self._ids: dict[tuple[str, int], str] = {}  # of the events that came with one
         self._last: dict[str, str] = {}  # stream -> id of its last record
+        self._waits: dict[str, tuple[float, list[str]]] = {}  # stream -> until when, and who
         self._bytes = 0
         self._heads = Heads(complete=True)
         self._held: list[_Held] | None = None
@@ -73,7 +74,12 @@ class MemoryLog:
         ids = [""] * len(entries)
         if basis is not None:
             ids = list(basis.ids)
-            if (same := self._compare(entries, basis)) is not None:
+            try:
+                same = self._compare(entries, basis)
+            except Conflict:
+                self._wait(entries[0].stream, basis.turns)
+                raise
+            if same is not None:
                 trio.lowlevel.current_trio_token().run_sync_soon(done, outcome.Value(same))
                 return
         if self._held is not None and self._waiting + len(entries) > QUEUE_ENTRIES_MAX:
@@ -81,6 +87,8 @@ class MemoryLog:
         self._heads.advance(entries)
         for entry, id_ in zip(entries, ids, strict=True):
             self._ids[entry.stream, entry.version] = self._last[entry.stream] = id_
+        if basis is not None and basis.turns is not None:
+            basis.turns.ahead(self._waiting_after(entries[0].stream, basis.turns))
         if self._held is None:
             position = outcome.Value(self._commit(entries))
             trio.lowlevel.current_trio_token().run_sync_soon(done, position)
@@ -108,6 +116,26 @@ class MemoryLog:
         before = self._ids.get((stream, first - 1), basis.after)
         error = Forked if version < first - 1 or before != basis.after else Conflict
         raise error(f"{stream} is at version {version}", version, last)
+
+    def _wait(self, stream: str, turns: Turns | None) -> None:
+        if turns is not None:
+            waits = self._who_waits(stream)
+            self._waits[stream] = (trio.current_time() + WAITS_S, list(dict.fromkeys([*waits, turns.who])))
+
+    def _waiting_after(self, stream: str, turns: Turns) -> int:
+        waits = self._who_waits(stream)
+        if turns.who in waits:
+            waits = waits[waits.index(turns.who) + 1 :]
+        until_s, _ = self._waits.pop(stream, (0.0, []))
+        if waits:
+            self._waits[stream] = (until_s, waits)
+            if turns.more:
+                self._wait(stream, turns)
+        return len(waits)
+
+    def _who_waits(self, stream: str) -> list[str]:
+        until_s, waits = self._waits.get(stream, (0.0, []))
+        return waits if trio.current_time() < until_s else []
 
     async def wait_room(self) -> None:
         """See `engine.log.Log.wait_room`."""

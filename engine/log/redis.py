@@ -134,7 +134,9 @@ class RedisPartition:
             raise refusal
         about = (self.epoch, self._host.publish, self.keys.channel)
         streams, arguments, size = pack_append(entries, basis, *about, self.append_bytes_max)
-        keys = (self.keys.meta, self.keys.log, self.keys.heads, *(self.keys.at + name for name in streams))
+        keys = [self.keys.meta, self.keys.log, self.keys.heads, *(self.keys.at + name for name in streams)]
+        if basis is not None and basis.turns is not None:
+            keys.append(self.keys.waits + streams[0])
         ids = arguments[-3 * len(entries) + 1 :: 3]
         judge = partial(self._judge, streams=streams, expected=entries[0].version - 1, basis=basis)
 
@@ -171,10 +173,13 @@ class RedisPartition:
 
     def _judge(self, answer: list[Any], streams: list[str], expected: int, basis: Basis | None) -> int:
         try:
-            return judge_append(answer, streams, expected, basis)
+            position = judge_append(answer, streams, expected, basis)
         except Forked:
             self._host.poke()
             raise
+        if basis is not None and basis.turns is not None and answer[0] == b"ok":
+            basis.turns.ahead(answer[3])
+        return position
 
     async def wait_room(self) -> None:
         """See `engine.log.Log.wait_room`."""

@@ -54,8 +54,10 @@ def pack_append(
         raise ValueError(f"an append of {size} bytes; 1 to {bytes_max} are possible")
     after = basis.after if basis is not None else "*"
     heads = [word for name in names for word in (name, first[name] - 1, after)]
+    turns = basis.turns if basis is not None else None
+    who = (turns.who, int(turns.more)) if turns is not None else ("", 0)
     epoch = basis.epoch if basis is not None else epoch
-    return names, [epoch, publish, channel, len(names), *heads, *packed], size
+    return names, [epoch, publish, channel, len(names), *who, *heads, *packed], size
 
 
 def judge_append(answer: list[Any], streams: list[str], expected: int, basis: Basis | None) -> int:

@@ -11,6 +11,8 @@ Keys of partition p, all with the hash tag `{onda:p}`:
     :heads         hash: stream -> `version low id`: last version, oldest version that is kept, last id
     :at:<stream>   list of positions: element n is that of version low + n
     :epochs        list of `epoch position`: after which position each epoch began
+    :waits:<stream>  names, each with a space behind it: who is to append to the stream before others do, the
+                   one that waits longest first. A hint that expires; nothing counts it
 
 Counts that must agree (records in `:log`, fields in `:heads`, length of `:at:`) are compared by each append
 and each read of a stream: they take constant time, and a key that was deleted or evicted is found before
@@ -25,6 +27,8 @@ from __future__ import annotations
 
 from hashlib import sha1
 from typing import NamedTuple
+
+from engine.log import WAITS_S
 
 FORMAT = 2
 """How the log is laid out. 1: a shop's tables were in other partitions than the shop."""
@@ -58,12 +62,13 @@ class Keys(NamedTuple):
     epochs: str
     channel: str
     at: str
-    """What the name of a stream is put behind."""
+    waits: str
+    """What the name of a stream is put behind, as with `at`."""
 
     @classmethod
     def of(cls, partition: int) -> Keys:
         tag = f"{{onda:{partition}}}"
-        return cls(*(f"{tag}:{name}" for name in ("meta", "log", "heads", "epochs", "live", "at:")))
+        return cls(*(f"{tag}:{name}" for name in ("meta", "log", "heads", "epochs", "live", "at:", "waits:")))
 
 
 _CHECKED = """
@@ -92,15 +97,44 @@ end
 """
 """KEYS: meta, log, heads. `record` returns id and entry."""
 
+_WAITS = f"""
+local function place(waits, who)
+  local at, after = string.find(' ' .. waits, ' ' .. who .. ' ', 1, true)
+  return at and after
+end
+local function wait(key, waits, who)
+  if not place(waits, who) then waits = waits .. who .. ' ' end
+  redis.call('SET', key, waits, 'PX', {int(WAITS_S * 1000)})
+end
+local function waiting_after(key, who, more)
+  local waits = redis.call('GET', key)
+  if not waits then return 0 end
+  local after = place(waits, who)
+  if after then waits = string.sub(waits, after) end
+  if waits == '' then
+    redis.call('DEL', key)
+    return 0
+  end
+  if more then wait(key, waits, who) else redis.call('SET', key, waits, 'KEEPTTL') end
+  local _, count = string.gsub(waits, ' ', '')
+  return count
+end
+"""
+"""`wait` adds who was too late. `waiting_after` takes out who has appended, and all that were before it, as
+they have had their time; those that are left are to go first, and then it again, when it has `more`.
+"""
+
 APPEND = script(
     _CHECKED
+    + _WAITS
     + """
 local n = tonumber(ARGV[4])
-local entries = 5 + 3 * n
+local who, waits = ARGV[5], KEYS[4 + n]
+local entries = 7 + 3 * n
 local v, low, last = {}, {}, {}
 local moved = m[1] ~= ARGV[1] and 1 or nil
 for s = 1, n do
-  local a = 2 + 3 * s
+  local a = 4 + 3 * s
   v[s], low[s], last[s] = head_of(ARGV[a], KEYS[3 + s])
   if not v[s] then return {'gone', ARGV[a]} end
   if v[s] ~= tonumber(ARGV[a + 1]) or (ARGV[a + 2] ~= '*' and ARGV[a + 2] ~= last[s]) then
@@ -113,7 +147,7 @@ local function at(s, version)
 end
 if moved then
   local next, position = {}, nil
-  for s = 1, n do next[s] = tonumber(ARGV[3 + 3 * s]) end
+  for s = 1, n do next[s] = tonumber(ARGV[5 + 3 * s]) end
   for e = entries, #ARGV, 3 do
     local s = tonumber(ARGV[e])
     next[s] = next[s] + 1
@@ -122,7 +156,8 @@ if moved then
   end
   if position then return {'same', tonumber(position)} end
   if m[1] ~= ARGV[1] then return {'epoch', m[1]} end
-  local version = tonumber(ARGV[3 + 3 * moved])
+  if waits then wait(waits, redis.call('GET', waits) or '', who) end
+  local version = tonumber(ARGV[5 + 3 * moved])
   local there = at(moved, version)
   there = there and record(there) or (version == v[moved] and last[moved]) or ''
   return {'conflict', moved, v[moved], last[moved], there}
@@ -138,21 +173,23 @@ for e = entries, #ARGV, 3 do
 end
 local fresh = 0
 for s = 1, n do
-  fresh = fresh + redis.call('HSET', KEYS[3], ARGV[2 + 3 * s], v[s] .. ' ' .. low[s] .. ' ' .. last[s])
+  fresh = fresh + redis.call('HSET', KEYS[3], ARGV[4 + 3 * s], v[s] .. ' ' .. low[s] .. ' ' .. last[s])
 end
 redis.call('HSET', KEYS[1], 'head', head, 'last', prev, 'streams', tonumber(m[5]) + fresh)
 local line = m[1] .. ' ' .. (head - #parts + 1) .. ' ' .. m[4] .. '\\n'
 redis.call(ARGV[2], ARGV[3], line .. table.concat(parts))
-return {'ok', head, m[4]}
+return {'ok', head, m[4], waits and waiting_after(waits, who, ARGV[6] == '1') or 0}
 """
 )
-"""KEYS: meta, log, heads, `:at:` of each stream. ARGV: epoch, PUBLISH or SPUBLISH, channel, number of
-streams; for each stream its name, and version and id (`*`: any) that the append was decided on; for each
-entry the number of its stream, its id and its bytes.
+"""KEYS: meta, log, heads, `:at:` of each stream; the `:waits:` of one for which turns are taken. ARGV: epoch,
+PUBLISH or SPUBLISH, channel, number of streams, who takes turns, `1` when it has more to append; for each
+stream its name, and version and id (`*`: any) that the append was decided on; for each entry the number of
+its stream, its id and its bytes.
 
-Returns `ok`, the last position and the id of the record before the first one, or `same` and the last
-position, or `epoch` and the one that holds, or `conflict`: which stream, its version and id, and the id at
-the version that was expected (empty: not there, or not kept). Nothing is written unless it is `ok`.
+Returns `ok`, the last position, the id of the record before the first one, and how many are to go before the
+next append (`engine.log.Turns`); or `same` and the last position; or `epoch` and the one that holds; or
+`conflict`: which stream, its version and id, and the id at the version that was expected (empty: not there,
+or not kept). Nothing is written unless it is `ok`, but for who waits on a conflict.
 """
 
 MEET = script(

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from engine.errors import Conflict, CursorUnusable, Forked
-from engine.log import EVER, Head, SharedLog, end_of
+from engine.log import EVER, WAITS_S, Head, SharedLog, Turns, end_of
 from engine.log.memory import MemoryLog
 from engine.records import Entry
 from tests.log.redis_site import STREAM, basis, entry, needs_redis, opened, until
@@ -121,6 +121,84 @@ async def test_a_stream_whose_records_were_trimmed_is_expired(both: Both) -> Non
     assert await one.read_stream("user:u1", 1) == (Head(1, "u"), [])
     assert await one.append([entry(2, stream="user:u1")], basis(one, "u", "v")) == 41
     assert [read.version for _, read in (await one.read_stream("user:u1", 1))[1]] == [2]
+
+
+def turns(who: str, told: list[int], *, more: bool = False) -> Turns:
+    """How `who` takes turns; what it is told goes to `told`."""
+    return Turns(who, more, told.append)
+
+
+async def late(log: SharedLog, who: str) -> None:
+    """Let `who` meet a conflict at the stream, which has a record."""
+    with pytest.raises(Conflict):
+        await log.append([entry(1)], basis(log, "", who)._replace(turns=turns(who, [])))
+
+
+async def test_who_appends_is_told_who_was_too_late(both: Both) -> None:
+    """Until it has appended itself. Those who take no turns are not told, and nobody is told of them."""
+    one, other = both
+    told: list[int] = []
+    await one.append([entry(1)], basis(one, "", "a"))
+    with pytest.raises(Conflict):
+        await other.append([entry(1)], basis(other, "", "x"))
+    await one.append([entry(2)], basis(one, "a", "b")._replace(turns=turns("one", told)))
+    assert told == [0]
+    await late(other, "other")
+    await one.append([entry(3)], basis(one, "b", "c"))
+    await one.append([entry(4)], basis(one, "c", "d")._replace(turns=turns("one", told)))
+    assert told == [0, 1]
+    assert await one.append([entry(4)], basis(one, "c", "d")._replace(turns=turns("one", told))) == 4
+    assert told == [0, 1], "it was appended before"
+    await other.append([entry(5)], basis(other, "d", "e")._replace(turns=turns("other", told)))
+    await one.append([entry(6)], basis(one, "e", "f")._replace(turns=turns("one", told)))
+    assert told == [0, 1, 0, 0]
+    await late(other, "other")
+    await one.append([entry(1, stream="user:u1")], basis(one, "", "u")._replace(turns=turns("one", told)))
+    assert told == [0, 1, 0, 0, 0], "of another stream"
+
+
+async def test_those_who_have_more_to_append_take_turns(both: Both) -> None:
+    """Each is told of those who came before it, and waits behind them; who does not come is passed over."""
+    one, other = both
+    last, version = "", 0
+
+    async def append(log: SharedLog, who: str, *, more: bool = True) -> int:
+        nonlocal last, version
+        told: list[int] = []
+        version += 1
+        id_ = f"{who}{version}"
+        decided = basis(log, last, id_)._replace(turns=turns(who, told, more=more))
+        await log.append([entry(version)], decided)
+        last = id_
+        return told[0]
+
+    assert await append(one, "a") == 0
+    await late(other, "b")
+    await late(other, "c")
+    await late(other, "b")
+    assert await append(one, "a") == 2  # b, c
+    assert await append(other, "b") == 2  # c, a
+    assert await append(other, "c") == 2  # a, b
+    assert await append(one, "a") == 2  # b, c
+    assert await append(other, "c") == 1  # a: b did not come
+    assert await append(one, "a", more=False) == 1  # c
+    assert await append(other, "c") == 0
+    assert await append(one, "a") == 0
+
+
+async def test_who_waits_is_forgotten_after_a_while(both: Both) -> None:
+    """Somebody who has no more to append does not keep it."""
+    one, other = both
+    told: list[int] = []
+    await one.append([entry(1)], basis(one, "", "1"))
+    await late(other, "other")
+    with trio.fail_after(5 * WAITS_S):
+        while 0 not in told:
+            version = len(told) + 2
+            decided = basis(one, str(version - 1), str(version))
+            await one.append([entry(version)], decided._replace(turns=turns("one", told)))
+            await trio.sleep(WAITS_S / 20)
+    assert set(told) == {0, 1}
 
 
 async def until_seen(log: SharedLog, position: int) -> None:
