@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from engine.answers import Answer, Known
+from engine.log import Head, SharedLog
+from engine.records import Entry
 
 
 class SavedState(NamedTuple):
@@ -21,6 +23,17 @@ class SavedState(NamedTuple):
     version: int
     state: bytes
     deadline_ms: int | None
+
+
+class Kept(NamedTuple):
+    """What checkpoint and log have of one stream: the saved state with the commands whose answers are saved
+    (as `load_known`; none without a state), the head, and records with their positions.
+    """
+
+    saved: SavedState | None
+    known: Sequence[tuple[str, Known]]
+    head: Head
+    records: Sequence[tuple[int, Entry]]
 
 
 PARTITIONS_MAX = 1024
@@ -93,6 +106,19 @@ class Checkpoint(Protocol):
 
     async def load_known(self, stream: str) -> list[tuple[str, Known]]:
         """Return the commands of a stream whose answers are saved (without the answers), oldest first."""
+
+    async def load_stream(self, stream: str, log: SharedLog, back: int, bytes_max: int) -> Kept:
+        """Return what is kept of a stream of `log`, beside which this is. The records begin `back` versions
+        behind the state (if the log ends before that: with the first one), or with the oldest one after that
+        that is kept; they are about `bytes_max`, at least one unless there is none.
+
+        All of it is of one moment, or the state is of an earlier one than the records: what is appended,
+        saved and dropped in between may leave a gap behind an old state, but no state is newer than the head
+        unless the log has lost records.
+
+        Raises:
+            LogCorrupt: a state's bytes do not match their checksum.
+        """
 
     async def find_saved(self, stream: str, keys: Sequence[str]) -> list[str]:
         """Return those of some commands of a stream whose answers are saved."""

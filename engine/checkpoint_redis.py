@@ -29,18 +29,17 @@ looked at again, attempts are counted from 0, an answer that is gone is said to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from engine.answers import Answer, Known
-from engine.checkpoint import PARTITIONS_MAX, Moment, Parked, SavedState
-from engine.checkpoint_scripts import ADD_TASK, CHANGE, FINISH, KNOWN, PARK, READ, SAVE
+from engine.checkpoint import PARTITIONS_MAX, Kept, Moment, Parked, SavedState
+from engine.checkpoint_scripts import ADD_TASK, CHANGE, FINISH, KNOWN, LOAD, PARK, READ, SAVE
 from engine.errors import LogAway
-from engine.log.redis_asking import Gone, good
-from engine.log.redis_lines import Line
+from engine.log import SharedLog
 from engine.log.redis_scripts import Script
 from engine.log.redis_shared import RedisLog
 from engine.witnesses import Witnesses
@@ -69,20 +68,14 @@ class RedisCheckpoint:
     def _key(self, name: str) -> str:
         return f"{self._tag}:{name}"
 
-    async def _ask(self, question: Callable[[Line], Any]) -> Any:
-        return await self._log.ask(partial(self._log.asking.ask, self._number, question))
-
     async def _call(self, *command: Any) -> Any:
-        return await self._ask(lambda line: good(line.call([command])[0]))
+        return await self._log.query(self._number, command)
 
     async def _run(self, text: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        def question(line: Line) -> Any:
-            answer = good(line.run(text, [(keys, arguments)])[0])
-            if answer[0] == b"gone":
-                raise Gone(self._number, answer[1].decode())
-            return answer
-
-        return await self._ask(question)
+        answer = await self._call(text, len(keys), *keys, *arguments)
+        if answer[0] == b"gone":
+            raise self._log.gone(self._number, answer[1].decode())
+        return answer
 
     async def _whole(self, text: Script, *arguments: Any) -> Any:
         return (await self._run(text, (self._key("meta"),), (self._tag, *arguments)))[1:]
@@ -149,18 +142,21 @@ class RedisCheckpoint:
         states = {}
         for stream, line in zip(wanted, found, strict=True):
             if line is not None:
-                version, _, state = line.partition(b"\n")
-                states[stream] = SavedState(stream, int(version), state, None)
+                states[stream] = _read_state(stream, line)
         return states
 
     async def load_known(self, stream: str) -> list[tuple[str, Known]]:
         """See `Checkpoint.load_known`."""
         (found,) = await self._whole(KNOWN, stream)
-        known = []
-        for key, line in zip(found[::2], found[1::2], strict=True):
-            at_ms, _, digest = line.decode().partition(" ")
-            known.append((key.decode(), Known(int(at_ms), digest, None)))
-        return sorted(known, key=lambda pair: pair[1].at_ms)
+        return _read_known(found)
+
+    async def load_stream(self, stream: str, log: SharedLog, back: int, bytes_max: int) -> Kept:
+        """See `Checkpoint.load_stream`: all of it in one trip, of one moment."""
+        words = (self._tag, stream, back, max(1, bytes_max))
+        partition = self._log.partitions[self._number]
+        (line, known), head, records = await partition.find(LOAD, stream, words)
+        saved = None if line is None else _read_state(stream, line)
+        return Kept(saved, _read_known(known), head, records)
 
     async def find_saved(self, stream: str, keys: Sequence[str]) -> list[str]:
         """See `Checkpoint.find_saved`."""
@@ -245,6 +241,19 @@ class RedisCheckpoint:
 
     async def close(self) -> None:
         """Nothing to let go of: the lines are the log's."""
+
+
+def _read_state(stream: str, line: bytes) -> SavedState:
+    version, _, state = line.partition(b"\n")
+    return SavedState(stream, int(version), state, None)
+
+
+def _read_known(found: Sequence[bytes]) -> list[tuple[str, Known]]:
+    known = []
+    for key, line in zip(found[::2], found[1::2], strict=True):
+        at_ms, _, digest = line.decode().partition(" ")
+        known.append((key.decode(), Known(int(at_ms), digest, None)))
+    return sorted(known, key=lambda pair: pair[1].at_ms)
 
 
 def _scores(found: Sequence[bytes]) -> list[tuple[str, int]]:

@@ -7,7 +7,7 @@ fewer says `gone` and the name of what is missing.
 
 from __future__ import annotations
 
-from engine.log.redis_scripts import script
+from engine.log.redis_scripts import READING, script
 
 _COUNTED = """
 local names = {'states', 'due', 'stores', 'kept', 'memory', 'parked', 'reruns', 'tasks'}
@@ -151,6 +151,29 @@ return forgets(tag, ARGV[2]) or {'ok', redis.call('HGETALL', tag .. ':known:' ..
     "no-writes",
 )
 """ARGV: a stream."""
+
+LOAD = script(
+    READING
+    + _COUNTED
+    + """
+local tag, stream = ARGV[1], ARGV[2]
+local gone = fewer(KEYS[1], tag) or forgets(tag, stream)
+if gone then return gone end
+local v, low, last = head_of(stream, KEYS[4])
+if not v then return {'gone', stream} end
+local line = redis.call('HGET', tag .. ':states', stream)
+local saved = line and tonumber(string.match(line, '^%d+')) or 0
+local after = saved > v and 0 or saved - tonumber(ARGV[3])
+local found = read(KEYS[4], math.max(after, low - 1), low, v, tonumber(ARGV[4]))
+if not found then return {'gone', 'log'} end
+return {'ok', line, line and redis.call('HGETALL', tag .. ':known:' .. stream) or {}, v, last, found}
+""",
+    "no-writes",
+)
+"""All that is kept of a stream, at one moment. KEYS: as `READ_STREAM` of the log. ARGV: the tag, the stream,
+how many versions behind the state to begin, bytes of records. Returns `ok`, the state's line (or nothing),
+the known keys and what is known, and the rest as `READ_STREAM`.
+"""
 
 COUNTED = script(_COUNTED + "return fewer(KEYS[1], ARGV[1]) or {'ok'}", "no-writes")
 """See that nothing is missing, also where the log was moved away. KEYS: meta. ARGV: the tag."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, islice
 from typing import Any, TypeVar
 
@@ -23,8 +24,9 @@ import msgspec
 import trio
 
 from engine.answers import Answer, Known
-from engine.checkpoint import Moment, Parked, SavedState
-from engine.errors import LogCorrupt, LogFailed, ReadOnly
+from engine.checkpoint import Kept, Moment, Parked, SavedState
+from engine.errors import CursorUnusable, LogCorrupt, LogFailed, ReadOnly
+from engine.log import SharedLog
 
 FORMAT = 1
 
@@ -145,6 +147,17 @@ class SqliteCheckpoint:
         query = "SELECT key, at_ms, digest FROM answers WHERE stream = ? ORDER BY at_ms"
         rows = await self._run(lambda: self._db.execute(query, (stream,)).fetchall())
         return [(key, Known(at_ms, digest, None)) for key, at_ms, digest in rows]
+
+    async def load_stream(self, stream: str, log: SharedLog, back: int, bytes_max: int) -> Kept:
+        """See `Checkpoint.load_stream`: the state first, then the records."""
+        saved = (await self.load_states([stream])).get(stream)
+        known = await self.load_known(stream) if saved is not None else []
+        version = saved.version if saved is not None else 0
+        with suppress(CursorUnusable):  # ahead of what there is
+            head, records = await log.read_stream(stream, max(0, version - back), bytes_max, oldest=True)
+            if version <= head.version:
+                return Kept(saved, known, head, records)
+        return Kept(saved, known, *await log.read_stream(stream, 0, bytes_max, oldest=True))
 
     async def find_saved(self, stream: str, keys: Sequence[str]) -> list[str]:
         """Return those of some commands of a stream whose answers are saved."""

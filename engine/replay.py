@@ -13,13 +13,13 @@ import gc
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import msgspec
 import trio
 
 from engine.actor import Actor
-from engine.answers import Stored
+from engine.answers import Known, Stored
 from engine.checkpoint import Checkpoint, SavedState
 from engine.clock import Clock
 from engine.codec import decode_envelope, decode_state, decode_stored, domain_of
@@ -27,13 +27,15 @@ from engine.config import Config
 from engine.domain.contract import Event
 from engine.errors import CursorUnusable, LogCorrupt
 from engine.feed import UNKNOWN, Feed, Frame
-from engine.log import Head, Log, SharedLog
+from engine.log import Log, SharedLog
 from engine.mailbox import StateLost
 from engine.records import Entry
 from engine.shared_actor import SharedActor
 
 CHUNK_BYTES = 8 << 20
 """Read at once: the more records of one stream come together, the less each of them costs."""
+FIRST_BYTES = 1 << 20
+"""Records of a stream that come with its state: few enough for others to come in the same trip."""
 EVENTS_PER_COMMAND_MAX = 1024
 
 
@@ -125,7 +127,8 @@ async def rebuild(host: Host, actor: Actor) -> None:
         actor.forget()
         since = host.checkpoint.position
         saved = (await host.checkpoint.load_states([actor.stream])).get(actor.stream)
-        await _restore(host, actor, saved)
+        if saved is not None:
+            _restore(actor, saved, await host.checkpoint.load_known(actor.stream))
         if not actor.lost and actor.feed.head <= actor.version:  # what is not in memory is in the checkpoint
             break
         try:
@@ -147,22 +150,13 @@ async def rebuild_shared(host: SharedHost, actor: SharedActor) -> None:
         Unavailable: the log or the checkpoint is away.
     """
     actor.forget()
-    saved = (await host.checkpoint.load_states([actor.stream])).get(actor.stream)
-    await _restore(host, actor, saved)
+    kept = await host.checkpoint.load_stream(actor.stream, host.log, host.config.ring_frames_max, FIRST_BYTES)
+    head, found = kept.head, kept.records
+    if kept.saved is not None and kept.saved.version <= head.version:  # else it is of records that are lost
+        _restore(actor, kept.saved, kept.known)
     since = actor.version
-    head, found = await _read_kept(host, actor)
-    if head.version < since:
-        actor.forget()  # the saved state is of records that the log has lost
-        since = 0
-        head, found = await _read_kept(host, actor)
-    first = found[0][1].version if found else head.version + 1
-    if saved is None and first > since + 1:  # unless it was saved, and trimmed, for the first time just now
-        saved = (await host.checkpoint.load_states([actor.stream])).get(actor.stream)
-    if first > since + 1 and saved is None:
-        gone = f"{actor.stream}: its first records are dropped, and there is no saved state of it"
-        raise LogCorrupt("log", 0, gone)
-    if first > since + 1:  # a checkpoint was taken meanwhile, and the log trimmed behind it
-        raise StateLost(crash=False)
+    if (found[0][1].version if found else head.version + 1) > since + 1:
+        await _explain_gap(host, actor.stream, kept.saved)
     reader = Reader(host, host.config.ring_bytes_max)
     last = head.id if actor.version == head.version else ""
     while found:
@@ -174,8 +168,10 @@ async def rebuild_shared(host: SharedHost, actor: SharedActor) -> None:
             reader.evolve(actor, entries[known:])
         reader.end_chunk(actor.stream)
         last = decode_envelope(entries[-1].body).id
+        if entries[-1].version == head.version:  # what came meanwhile is heard
+            break
         try:
-            _, found = await host.log.read_stream(actor.stream, entries[-1].version, CHUNK_BYTES)
+            head, found = await host.log.read_stream(actor.stream, entries[-1].version, CHUNK_BYTES)
         except CursorUnusable:
             raise StateLost(crash=False) from None
     if actor.feed.head != UNKNOWN and not since <= actor.feed.head <= actor.version:
@@ -188,15 +184,14 @@ async def rebuild_shared(host: SharedHost, actor: SharedActor) -> None:
     actor.settled(last)
 
 
-async def _read_kept(host: SharedHost, actor: Actor) -> tuple[Head, list[tuple[int, Entry]]]:
-    """Read a stream from a bounded stretch behind the actor's state on, as far as it is kept: rings get it
-    back, so that recent cursors still resume by events.
-    """
-    after = max(0, actor.version - host.config.ring_frames_max)
-    try:
-        return await host.log.read_stream(actor.stream, after, CHUNK_BYTES, oldest=True)
-    except CursorUnusable:  # ahead of what there is
-        return await host.log.read_stream(actor.stream, 0, CHUNK_BYTES, oldest=True)
+async def _explain_gap(host: SharedHost, stream: str, saved: SavedState | None) -> NoReturn:
+    """Say why the records of a stream begin later than its state ends."""
+    if saved is None:  # unless it was saved, and trimmed, for the first time just now
+        saved = (await host.checkpoint.load_states([stream])).get(stream)
+    if saved is None:
+        gone = f"{stream}: its first records are dropped, and there is no saved state of it"
+        raise LogCorrupt("log", 0, gone)
+    raise StateLost(crash=False)  # a checkpoint was taken meanwhile, and the log trimmed behind it
 
 
 async def _catch_up(host: Host, actor: Actor, after: int) -> None:
@@ -354,16 +349,16 @@ async def _open_actors(host: Host, streams: Iterable[str]) -> None:
     saved = await host.checkpoint.load_states(missing)
     for stream in missing:
         actor = host.new_actor(stream)
-        await _restore(host, actor, saved.get(stream))
+        if stream in saved:
+            _restore(actor, saved[stream], await host.checkpoint.load_known(stream))
 
 
-async def _restore(host: Host, actor: Actor, saved: SavedState | None) -> None:
+def _restore(actor: Actor, saved: SavedState, known: Iterable[tuple[str, Known]]) -> None:
     """Put the checkpoint's state and memory of commands into an actor, and its version into a new feed."""
-    if saved is not None:
-        try:
-            actor.state = decode_state(actor.kind, saved.state)
-        except msgspec.DecodeError as error:
-            raise LogCorrupt("checkpoint.db", 0, f"the state of {actor.stream}: {error}") from error
-        actor.version = actor.saved_version = saved.version
-        for key, known in await host.checkpoint.load_known(actor.stream):
-            actor.memory.add_saved(key, known)
+    try:
+        actor.state = decode_state(actor.kind, saved.state)
+    except msgspec.DecodeError as error:
+        raise LogCorrupt("checkpoint.db", 0, f"the state of {actor.stream}: {error}") from error
+    actor.version = actor.saved_version = saved.version
+    for key, one in known:
+        actor.memory.add_saved(key, one)

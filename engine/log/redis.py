@@ -25,10 +25,10 @@ from outcome import Outcome, capture
 from engine.errors import CursorUnusable, Forked, LogAway, LogFailed, Unavailable, UnknownOutcome
 from engine.log import Basis, Head, frames
 from engine.log.appending import append_to
-from engine.log.redis_asking import Asking, Gone, Meta, Record, Witness, good, read_message, read_message_head
-from engine.log.redis_lines import Line
+from engine.log.redis_asking import Asking, Meta, Record, Witness, read_message, read_message_head
+from engine.log.redis_lines import Command
 from engine.log.redis_packing import judge_append, pack_append
-from engine.log.redis_scripts import READ_STREAM, Keys
+from engine.log.redis_scripts import READ_STREAM, Keys, Script
 from engine.log.redis_writer import Append, Writer
 from engine.records import Entry
 
@@ -36,6 +36,8 @@ logger = logging.getLogger("onda.log")
 
 APPEND_BYTES_MAX = 4 << 20
 """How large the entries of one append may be together: one script, and one message."""
+SMALL_BYTES = 1 << 20
+"""What asks for no more records than this shares its trip with others."""
 KEPT_MAX = 8192
 KEPT_BYTES_MAX = 16 << 20
 """Records of the tail that are kept for `follow`, in count and in bytes; older ones are read from Redis."""
@@ -55,11 +57,13 @@ class Host(Protocol):
 
     async def ask(self, question: Callable[[], T]) -> T: ...
 
+    async def query(self, partition: int, command: Command, *, large: bool = False) -> Any: ...
+
     def poke(self) -> None: ...
 
     async def look_anew(self) -> None: ...
 
-    def fail(self, failure: LogFailed) -> None: ...
+    def gone(self, partition: int, what: str) -> LogFailed: ...
 
     @property
     def failure(self) -> LogFailed | None: ...
@@ -151,7 +155,7 @@ class RedisPartition:
         self.answered_s = trio.current_time()
         word = answer[0]
         if word == b"gone":
-            self._host.fail(Gone(self.number, answer[1].decode()))
+            self._host.gone(self.number, answer[1].decode())
         elif word == b"epoch":
             self._host.poke()
         elif word in (b"ok", b"same") and epoch == self.epoch:
@@ -204,37 +208,41 @@ class RedisPartition:
         if (records and records[0].position != after + 1) or (not records and meta.head > after):
             if meta.first > after + 1:
                 raise CursorUnusable("expired")
-            failure = Gone(self.number, f"the record at position {after + 1}")
-            self._host.fail(failure)
-            raise failure
+            raise self._host.gone(self.number, f"the record at position {after + 1}")
         return [(record.position, record.entry) for record in records]
 
     async def read_stream(
         self, stream: str, after: int, bytes_max: int = 1 << 20, *, oldest: bool = False
     ) -> tuple[Head, list[tuple[int, Entry]]]:
         """See `engine.log.SharedLog.read_stream`."""
+        words = (stream, after, max(1, bytes_max), int(oldest))
+        _, head, entries = await self.find(READ_STREAM, stream, words, large=bytes_max > SMALL_BYTES)
+        return head, entries
+
+    async def find(
+        self, text: Script, stream: str, words: Sequence[Any], *, large: bool = False
+    ) -> tuple[list[Any], Head, list[tuple[int, Entry]]]:
+        """Run a script that looks into a stream; its answer ends as that of `READ_STREAM`. Return what it has
+        before that, the stream's head, and its records with their positions.
+
+        Raises:
+            CursorUnusable, LogAway, LogFailed: as `read_stream`.
+        """
         keys = (self.keys.meta, self.keys.log, self.keys.heads, self.keys.at + stream)
-
-        def question(line: Line) -> Any:
-            arguments = (stream, after, max(1, bytes_max), int(oldest))
-            return good(line.run(READ_STREAM, [(keys, arguments)])[0])
-
         epoch = self.epoch
-        answer = await self._host.ask(lambda: self._host.asking.ask(self.number, question))
+        answer = await self._host.query(self.number, (text, len(keys), *keys, *words), large=large)
         word = answer[0]
         if word == b"gone":
-            failure = Gone(self.number, answer[1].decode())
-            self._host.fail(failure)
-            raise failure
+            raise self._host.gone(self.number, answer[1].decode())
         if word != b"ok":
             raise CursorUnusable(word.decode())
-        found = answer[3]
+        *before, version, last, found = answer[1:]
         entries = [(found[n], frames.unpack_entry(found[n + 1])[0]) for n in range(0, len(found), 2)]
-        head = Head(answer[1], answer[2].decode())
-        ends = bool(entries) and entries[-1][1].version == head.version and epoch == self.epoch
+        head = Head(version, last.decode())
+        ends = bool(entries) and entries[-1][1].version == version and epoch == self.epoch
         if ends and entries[-1][0] > self.witness.position:
             self.witness = Witness(entries[-1][0], head.id)
-        return head, entries
+        return before, head, entries
 
     async def follow(self, after: int, timeout_s: float) -> list[tuple[int, Entry]]:
         """See `engine.log.SharedLog.follow`."""

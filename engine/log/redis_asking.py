@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 from engine.errors import ConfigError, LogFailed, LogMoved, LogTooNew, OndaError
 from engine.log import frames
 from engine.log.opening import new_epoch
-from engine.log.redis_lines import Away, Cut, Line, has_moved, refusal_of
+from engine.log.redis_lines import Address, Away, Command, Cut, Line, has_moved, refusal_of
 from engine.log.redis_route import Lines, Route
 from engine.log.redis_scripts import FORK, FORMAT, MEET, MOVED, MOVING, READ, TRIM, Keys
 from engine.records import Entry
@@ -41,6 +41,10 @@ class Gone(LogFailed):
 
 class Refused(Exception):
     """Redis answered with an error that may pass."""
+
+
+PASSING = (Away, Cut, Refused)
+"""What goes wrong with a question that may be asked again."""
 
 
 class Record(NamedTuple):
@@ -192,28 +196,71 @@ class Asking:
         Raises:
             Away, Cut, Refused: it cannot be asked.
         """
+        again = True
+        with self._some_lines() as lines:
+            while True:
+                address = None
+                try:
+                    address = self.route.addresses()[partition]
+                    return question(lines.to(address))
+                except PASSING:
+                    if address is not None:
+                        lines.drop(address)
+                    self.route.forget()
+                    if not again:
+                        raise
+                    again = False
+
+    def ask_all(self, questions: Sequence[tuple[int, Command]]) -> list[Any]:
+        """Ask partitions for the answers to commands, those of one server in one trip. Return each answer, or
+        what went wrong with it: `Away`, `Cut`, `Refused`, `LogFailed`.
+        """
+        answers: list[Any] = [None] * len(questions)
+        left = list(range(len(questions)))
+        with self._some_lines() as lines:
+            for _ in range(2):
+                self._ask_servers(lines, questions, left, answers)
+                left = [number for number in left if isinstance(answers[number], PASSING)]
+                if not left:
+                    break
+                self.route.forget()
+        return answers
+
+    def _ask_servers(
+        self, lines: Lines, questions: Sequence[tuple[int, Command]], left: list[int], answers: list[Any]
+    ) -> None:
+        """Get the answers to those questions that are `left`."""
+        try:
+            addresses = self.route.addresses()
+        except Away as error:
+            for number in left:
+                answers[number] = error
+            return
+        servers: dict[Address, list[int]] = {}
+        for number in left:
+            servers.setdefault(addresses[questions[number][0]], []).append(number)
+        for address, numbers in servers.items():
+            try:
+                found = lines.to(address).ask([questions[number][1] for number in numbers])
+            except PASSING as error:
+                found = [error] * len(numbers)
+            for number, answer in zip(numbers, found, strict=True):
+                answers[number] = judged(answer)
+            if any(isinstance(answers[number], PASSING) for number in numbers):
+                lines.drop(address)
+
+    @contextmanager
+    def _some_lines(self) -> Iterator[Lines]:
+        """Lines that nobody else uses meanwhile."""
         with self._lock:
             lines = self._idle.pop() if self._idle else Lines(self.route, self._greet)
-        again = True
-        while True:
-            address = None
-            try:
-                address = self.route.addresses()[partition]
-                answer = question(lines.to(address))
-            except (Away, Cut, Refused):
-                if address is not None:
-                    lines.drop(address)
-                self.route.forget()
-                if not again:
-                    raise
-                again = False
-            except BaseException:
-                lines.close()
-                raise
-            else:
-                with self._lock:
-                    self._idle.append(lines)
-                return answer
+        try:
+            yield lines
+        except BaseException:
+            lines.close()
+            raise
+        with self._lock:
+            self._idle.append(lines)
 
     def look(self, partitions: Sequence[int]) -> dict[int, Meta]:
         """Return what partitions of one server say about themselves.
@@ -316,8 +363,18 @@ def good(answer: Any) -> Any:
         Refused: it may pass.
         LogFailed: a fault of ours.
     """
+    if isinstance(answer, (*PASSING, LogFailed)):  # it was looked at before
+        raise answer
     if isinstance(answer, Exception):
         if refusal_of(answer) is not None or has_moved(answer):
             raise Refused(f"{type(answer).__name__} {answer}")
         raise LogFailed(f"Redis: {answer}") from answer
     return answer
+
+
+def judged(answer: Any) -> Any:
+    """Return an answer, or what is wrong with it as `good` says."""
+    try:
+        return good(answer)
+    except (*PASSING, LogFailed) as error:
+        return error

@@ -28,6 +28,10 @@ from engine.errors import LogAway, ReadOnly, Unavailable
 from engine.log.redis_scripts import Script
 
 Address = tuple[str, int]
+Command = Sequence[Any]
+"""The words of a command; a script in place of the first stands for running it: `(script, count, *keys,
+*arguments)`, where `count` is how many of the words are keys.
+"""
 T = TypeVar("T")
 
 REDIS_MIN = (7, 0)
@@ -102,6 +106,23 @@ class Line:
         answers = self.call([("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls])
         if any(isinstance(answer, NoScriptError) for answer in answers):
             answers = self.call([("EVAL", script.text, len(keys), *keys, *args) for keys, args in calls])
+        return answers
+
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """As `call`, for commands that have nothing to do with each other: a script that the server does not
+        know is sent once more, as text.
+        """
+        scripts = {n: words[0] for n, words in enumerate(commands) if isinstance(words[0], Script)}
+        asked = [
+            ("EVALSHA", scripts[n].sha, *words[1:]) if n in scripts else words
+            for n, words in enumerate(commands)
+        ]
+        answers = self.call(asked)
+        unknown = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            texts = [("EVAL", scripts[n].text, *commands[n][1:]) for n in unknown]
+            for n, answer in zip(unknown, self.call(texts), strict=True):
+                answers[n] = answer
         return answers
 
     def say(self, command: Sequence[Any]) -> None:

@@ -270,27 +270,38 @@ return {found, redis.call('HMGET', KEYS[1], 'epoch', 'head', 'first', 'last')}
 append in between would look like a hole. Not MULTI, which Redis refuses while memory is full.
 """
 
-READ_STREAM = script(
+READING = (
     _CHECKED
+    + """
+local function read(at, after, low, v, bytes)
+  local size, found = 0, {}
+  while after < v and size < bytes do
+    for _, position in ipairs(redis.call('LRANGE', at, after + 1 - low, after + 64 - low)) do
+      local _, entry = record(position)
+      if not entry then return nil end
+      found[#found + 1] = tonumber(position)
+      found[#found + 1] = entry
+      after, size = after + 1, size + #entry
+      if size >= bytes then break end
+    end
+  end
+  return found
+end
+"""
+)
+"""KEYS: as above. `read` returns position and entry of each record of a stream in turn."""
+
+READ_STREAM = script(
+    READING
     + """
 local v, low, last = head_of(ARGV[1], KEYS[4])
 if not v then return {'gone', ARGV[1]} end
-local after, size, found = tonumber(ARGV[2]), 0, {}
+local after = tonumber(ARGV[2])
 if after > v then return {'ahead', v, last} end
 if ARGV[4] == '1' then after = math.max(after, low - 1) end
 if after + 1 < low then return {'expired', v, last} end
-while after < v and size < tonumber(ARGV[3]) do
-  local positions = redis.call('LRANGE', KEYS[4], after + 1 - low, after + 64 - low)
-  for _, position in ipairs(positions) do
-    local _, entry = record(position)
-    if not entry then return {'gone', 'log'} end
-    found[#found + 1] = tonumber(position)
-    found[#found + 1] = entry
-    after, size = after + 1, size + #entry
-    if size >= tonumber(ARGV[3]) then break end
-  end
-end
-return {'ok', v, last, found}
+local found = read(KEYS[4], after, low, v, tonumber(ARGV[3]))
+return found and {'ok', v, last, found} or {'gone', 'log'}
 """,
     "no-writes",
 )

@@ -1,14 +1,15 @@
 """The log of a cluster in Redis: its partitions, and the tasks and threads that they share.
 
 Threads: one that appends, one per server that listens, a few that ask. Tasks: one looks at all partitions
-every now and then, or when something is amiss; one asks appends again; one keeps the listener going.
+every now and then, or when something is amiss; one asks appends again; one keeps the listener going; one
+sees that no question waits for a slow one.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,10 +18,11 @@ import trio
 from engine.errors import ConfigError, LogAway, LogFailed, UnknownOutcome
 from engine.log import partition_of
 from engine.log.redis import RedisPartition
-from engine.log.redis_asking import Asking, Gone, Meta, Refused, Witness, meet
-from engine.log.redis_lines import Away, Cut, Line
+from engine.log.redis_asking import PASSING, Asking, Gone, Meta, Refused, Witness, good, meet
+from engine.log.redis_lines import Away, Command, Cut, Line
 from engine.log.redis_route import Lines, Route
 from engine.log.redis_tail import Listener
+from engine.log.redis_trips import Trips
 from engine.log.redis_writer import Writer
 from engine.log.worker import ThreadWorker
 
@@ -59,6 +61,7 @@ class RedisLog:
         self.looks = 0
         self.healed = 0
         self._failed = trio.Event()
+        self.trips = Trips(self.asking.ask_all)
         self._route = route
         self._limiter = trio.CapacityLimiter(ASKERS_MAX)
         self._worker = ThreadWorker("onda-redis")
@@ -74,19 +77,43 @@ class RedisLog:
         return self.partitions[partition_of(stream, len(self.partitions))]
 
     async def ask(self, question: Callable[[], T]) -> T:
-        """Run a question in a thread. Being cancelled leaves the thread behind, which ends by itself.
+        """Run a question in a thread of its own, as long as it takes. Being cancelled leaves the thread
+        behind, which ends by itself.
 
         Raises:
             LogAway: Redis does not answer, or not now.
             LogFailed: keys are missing.
         """
-        try:
+        with self._judging():
             return await trio.to_thread.run_sync(question, limiter=self._limiter, abandon_on_cancel=True)
-        except (Away, Cut, Refused) as error:
+
+    async def query(self, partition: int, command: Command, *, large: bool = False) -> Any:
+        """Return a partition's answer to a command, which may reach it twice. It shares a trip with what
+        others ask at the same time, unless the answer may be `large`.
+
+        Raises:
+            Unavailable, LogFailed: as `ask`.
+        """
+        if large:
+            return await self.ask(lambda: good(self.asking.ask_all([(partition, command)])[0]))
+        with self._judging():
+            return await self.trips.ask(partition, command)
+
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        try:
+            yield
+        except PASSING as error:
             raise LogAway(f"Redis is away: {error}") from None
         except LogFailed as failure:
             self.fail(failure)
             raise
+
+    def gone(self, partition: int, what: str) -> Gone:
+        """The log cannot go on, as keys are missing; return what to raise."""
+        failure = Gone(partition, what)
+        self.fail(failure)
+        return failure
 
     def poke(self) -> None:
         """Look at the partitions at once."""
@@ -188,7 +215,7 @@ class RedisLog:
                 if meta.epoch == partition.epoch:
                     meta = await self._ask_fork(partition, partition.witness)
                 if meta.epoch == partition.epoch and partition.seen == seen < meta.head:
-                    self.fail(Gone(partition.number, f"the record at position {seen + 1}"))
+                    self.gone(partition.number, f"the record at position {seen + 1}")
                 partition.compare(meta)
                 return
 
@@ -196,6 +223,7 @@ class RedisLog:
         """Look, listen and ask again, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.writer.run)
+            nursery.start_soon(self.trips.run)
             nursery.start_soon(self.listener.run)
             nursery.start_soon(self._keep_looking)
 
@@ -220,6 +248,7 @@ class RedisLog:
     async def close(self) -> None:
         """Finish what waits, then end the threads."""
         await self.writer.close(CLOSE_S)
+        self.trips.end()
         self._worker.submit(self._lines.close, lambda _: None)
         self._worker.close()
         self.asking.close()
