@@ -65,7 +65,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is about one node by nature, where servers have several."""
+    """Begin with the files that take long, so that no worker is left alone with one in the end, and skip what
+    is about one node by nature, where servers have several.
+    """
+    long = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in long)
     for item in items:
         mark = item.get_closest_marker("one_node")
         if mark is not None and nodes.several():

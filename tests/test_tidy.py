@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,16 +42,18 @@ IMPURE = {"time", "random", "uuid", "os", "socket", "threading", "asyncio", "tri
 ABOVE_LOG = {"domain", "codec", "actor", "node", "checkpoint", "reactions", "answers", "mailbox", "replay"}
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the dotted names that a file imports."""
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Return the dotted names that a file imports."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             assert node.module is not None
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(names)
 
 
 def engine_parts(path: Path) -> set[str]:

@@ -6,11 +6,13 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from hypercorn.config import Config as HypercornConfig
-from hypercorn.typing import ResponseSummary, WWWScope
+
+if TYPE_CHECKING:  # commands that serve nothing need not wait for Hypercorn
+    from hypercorn.config import Config as HypercornConfig
+    from hypercorn.typing import ResponseSummary, WWWScope
 
 _TOKEN = re.compile(r"(token=|bearer\s+)[^\s&\"';,]+", re.IGNORECASE)
 _JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+")
