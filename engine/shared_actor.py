@@ -7,9 +7,9 @@ command that another node has meanwhile decided under the same key gets that ans
 next batch smaller; after `TRIES_MAX` in a row the commands are told `Overloaded`.
 
 So that a node whose way is longer, or that has less time, comes to append, too, nodes take turns
-(`engine.log.Turns`): the log tells who appended how many others wait. Before its next turn the actor lets so
-many appends of others come in, for `YIELD_S` each at most; its own commands gather meanwhile. Two nodes that
-are busy with one stream then append in turn, each a whole batch, without conflicts.
+(`rivals.py`): the log tells who appended how many others wait. Before its next turn the actor lets so many
+appends of others come in, for a while; its own commands gather meanwhile. Two nodes that are busy with one
+stream then append in turn, each a whole batch, without conflicts.
 
 What others append arrives between two turns, where the state in memory is the durable one. A hole is filled
 by reading the stream. While the log is away, commands are refused, and reads go on from memory.
@@ -41,17 +41,13 @@ from engine.errors import (
 )
 from engine.feed import Feed, Frame
 from engine.host import SharedHost
-from engine.log import Basis, Turns
+from engine.log import Basis
 from engine.mailbox import Ask, Behind, Look, StateLost, Turn, Wake
 from engine.records import Entry
+from engine.rivals import Rivals
 from engine.undo import Undo
-from engine.waiting import Bell
 
 TRIES_MAX = 8
-YIELD_S = 0.25
-"""How long another node has, once it is let go first: one that is often paused for a tenth of a second, as
-its share of the processor is used up, still hears, decides and appends within it.
-"""
 LOST_S = 0.02
 AWAY_S = 0.25
 """How long after the log did not answer it is asked again."""
@@ -73,10 +69,7 @@ class SharedActor(Actor):
         self._wanted = self._reached = 0  # how often somebody wanted to know all of it, and what was read for
         self._unread: Unavailable | None = None  # why that could not be done
         self._tries = 0
-        self._name = host.clock.new_id()  # among those who append to the stream
-        self._ahead = 0  # how many of them are to append before the next turn
-        self._ahead_until_s = 0.0
-        self._heard = Bell()
+        self._rivals = Rivals(host.clock.new_id())
         self._epoch = host.epoch
 
     def forget(self) -> None:
@@ -113,7 +106,7 @@ class SharedActor(Actor):
         if records[-1][1].version <= self.feed.head and self.loaded:
             return
         self._foreign.extend(records)
-        self._heard.ring()
+        self._rivals.heard.ring()
         if self.loaded and self._under_way is None:
             self._take_heard()
 
@@ -121,7 +114,7 @@ class SharedActor(Actor):
         """Forget everything and read it again: the log has lost records."""
         self._fault = StateLost(crash=False)
         self.bell.ring()
-        self._heard.ring()
+        self._rivals.heard.ring()
 
     def lose(self) -> None:
         """See `Actor.lose`. What is on its way to the log may still come to be there."""
@@ -134,7 +127,7 @@ class SharedActor(Actor):
     def fall_behind(self) -> None:
         """Read the stream: records of it may not have been heard."""
         self._behind = True
-        self._heard.ring()
+        self._rivals.heard.ring()
         self.wake()
 
     async def catch_up(self) -> None:
@@ -188,7 +181,7 @@ class SharedActor(Actor):
                 self._begun = []
         if not frames:
             return
-        self._ahead -= 1
+        self._rivals.came()
         del self._begun[:-EVENTS_PER_COMMAND_MAX]
         self.memory.add_stored(self._host.epoch, commands)
         self._undo.add([frame.body for frame in frames], self.state, self.version)
@@ -218,7 +211,7 @@ class SharedActor(Actor):
     async def _turn(self, turn: Turn) -> None:
         if self._fault is not None:
             raise self._fault
-        if self._ahead > 0:
+        if self._rivals.ahead:
             await self._let_others_go_first()
         if self._foreign:
             self._take_heard()
@@ -233,14 +226,12 @@ class SharedActor(Actor):
             await self._confirm(turn)
 
     async def _let_others_go_first(self) -> None:
-        with trio.move_on_at(self._ahead_until_s):
-            while self._ahead > 0 and not self._behind and self._fault is None:
-                await self._heard.wait()
+        with self._rivals.patience() as patience:
+            while self._rivals.ahead and not self._behind and self._fault is None:
+                await self._rivals.heard.wait()
                 self._take_heard()
-        self._ahead = 0
-
-    def _see_ahead(self, ahead: int) -> None:
-        self._ahead, self._ahead_until_s = ahead, trio.current_time() + ahead * YIELD_S
+        if patience.cancelled_caught:
+            self._rivals.pass_over()
 
     def _end_unwritten(self, turn: Turn) -> None:
         if not any(_was_decided(answer) for _, answer in turn.settle):
@@ -324,7 +315,7 @@ class SharedActor(Actor):
         return self._log.refusal or LogAway()
 
     def _basis(self, turn: Turn) -> Basis:
-        turns = Turns(self._name, len(turn.settle) > 1 or bool(self._mailbox), self._see_ahead)
+        turns = self._rivals.turns(more=len(turn.settle) > 1 or bool(self._mailbox))
         return Basis(self._epoch, self.last_id, [id_ for id_, _ in turn.records], turns)
 
     def _publish(self, turn: Turn, position: int) -> None:

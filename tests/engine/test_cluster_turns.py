@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
-from engine import Node, shared_actor
+from engine import Node, rivals
 from engine.errors import Conflict, Overloaded
-from engine.log import Basis, Turns
+from engine.log import WAITS_S, Basis, Turns
 from engine.records import Entry
+from engine.shared_actor import SharedActor
 from tests.engine.cluster import Cluster, RedisCluster, memory_cluster, redis_cluster
 from tests.engine.shop import OWNER, STORE, make_shop, order
 from tests.engine.test_cluster import conflicts, same
@@ -39,7 +41,7 @@ async def test_who_was_too_late_goes_first(memory_cluster: Cluster, monkeypatch:
     """An actor that is told of it lets the other append before its next turn; its commands gather meanwhile,
     and then go in one append.
     """
-    monkeypatch.setattr(shared_actor, "YIELD_S", LONG_S)
+    monkeypatch.setattr(rivals, "YIELD_S", LONG_S)
     done: list[int] = []
 
     async def ask(node: Node) -> None:
@@ -62,9 +64,33 @@ async def test_who_was_too_late_goes_first(memory_cluster: Cluster, monkeypatch:
         assert conflicts(a) + conflicts(b) == 0
 
 
-async def test_who_does_not_come_is_not_waited_for(
-    memory_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_how_long_they_are_let_go_first(autojump_clock: MockClock) -> None:
+    """Longer once it was not enough, then twice as long as they took, and never longer than is remembered."""
+    found = rivals.Rivals("me")
+    told = found.turns(more=True).ahead
+
+    async def wait(ahead: int, comes_after_s: float) -> float:
+        told(ahead)
+        began_s = trio.current_time()
+        with found.patience() as patience:
+            while found.ahead:
+                await trio.sleep(comes_after_s)
+                found.came()
+        if patience.cancelled_caught:
+            found.pass_over()
+        assert found.ahead == 0
+        return trio.current_time() - began_s
+
+    assert await wait(1, 9) == pytest.approx(0.25)
+    assert await wait(1, 9) == pytest.approx(0.5)
+    assert await wait(1, 0.4) == pytest.approx(0.4)
+    assert await wait(2, 9) == pytest.approx(1.6)
+    assert await wait(1, 9) == pytest.approx(WAITS_S)
+    assert await wait(3, 0.01) == pytest.approx(0.03)
+    assert await wait(2, 9) == pytest.approx(0.5)
+
+
+async def test_who_does_not_come_is_not_waited_for(memory_cluster: Cluster) -> None:
     """For a moment only: once, by a node that is busy itself, and until the log has forgotten it, by one that
     is not.
     """
@@ -78,14 +104,14 @@ async def test_who_does_not_come_is_not_waited_for(
                     nursery.start_soon(partial(a.ask, STORE, order(), by=OWNER))
             return trio.current_time() - began_s
 
-        moment_s = shared_actor.YIELD_S / 2
+        moment_s = rivals.YIELD_S / 2
         with trio.fail_after(10):
             await be_too_late(memory_cluster)
             await ask(2)
-            with monkeypatch.context() as later:
-                later.setattr(shared_actor, "YIELD_S", LONG_S)
-                assert await ask(1) > moment_s
-                await ask(1)
+            actor = a.actors[STORE]
+            assert isinstance(actor, SharedActor)
+            assert await ask(1) > moment_s
+            assert actor._rivals.ahead == 0
             await be_too_late(memory_cluster)
             await ask(1)
             assert await ask(1) > moment_s
