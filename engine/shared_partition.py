@@ -25,6 +25,7 @@ import msgspec
 import trio
 
 from engine.actor import Actor
+from engine.codec import domain_of
 from engine.config import Config
 from engine.errors import CursorUnusable, LogAway, Renewed, Unavailable
 from engine.feed import Feed
@@ -171,6 +172,7 @@ class SharedPartition(Partition):
             if records[0][1].version == 1:
                 self._host.note_store(stream)
         if self._tailing:
+            _check_kind(stream)
             self.upkeep.changing(stream)
             fresh = [(position, entry) for position, entry in records if position > self.tail.high]
             for position, entry in fresh:
@@ -351,6 +353,7 @@ class SharedPartition(Partition):
         await self.load_runners(self._reactions, self._history)
         changed = await self._changed_since(max(self.checkpoint.position, self.log.first - 1))
         for stream in changed:
+            _check_kind(stream)
             self.upkeep.changing(stream)
         self.on_duty = True  # not before: a checkpoint would be without what changed
         for actor in self.actors.values():
@@ -363,6 +366,7 @@ class SharedPartition(Partition):
         for stream in changed:
             self.actor(stream)
         for stream, due_ms in await self.checkpoint.deadlines():
+            _check_kind(stream)
             if stream not in self.actors:
                 self.arm(stream, due_ms)
 
@@ -383,3 +387,12 @@ class SharedPartition(Partition):
                 if entry.version == 1 and entry.stream.startswith("store:"):
                     self._host.note_store(entry.stream)
         return changed
+
+
+def _check_kind(stream: str) -> None:
+    """Whoever is on duty has to know the rules of every stream.
+
+    Raises:
+        ConfigError: as `domain_of`.
+    """
+    domain_of(stream.partition(":")[0])

@@ -67,9 +67,13 @@ def end_log(data: Path) -> None:
         server.stop()
 
 
-def options_of(data: Path, name: str) -> list[str]:
-    """Return the options with which a process is the node of a name, as those of one node are `--data`."""
-    return ["--data", str(data / name), "--node-id", name, "--log", log_of(data)]
+def options_of(data: Path, name: str, log: str = "") -> list[str]:
+    """Return the options with which a process is the node of a name, as those of one node are `--data`.
+
+    Args:
+        log: of a Redis that the test has itself.
+    """
+    return ["--data", str(data / name), "--node-id", name, "--log", log or log_of(data)]
 
 
 def environment() -> dict[str, str]:

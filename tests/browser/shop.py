@@ -24,7 +24,7 @@ from tests import nodes
 ROOT = Path(__file__).parents[2]
 SECRET = "cd" * 32
 SANDBOX_KEY = "ef" * 16
-START_S = 40.0
+START_S = 60.0
 STOP_S = 10.0
 SANDBOX = re.compile(r"sandbox=(http\S+)")
 
@@ -32,8 +32,9 @@ SANDBOX = re.compile(r"sandbox=(http\S+)")
 class Shop:
     """The demo shop on one port and data folder, over as many lives of its process as a test wants."""
 
-    def __init__(self, data: Path, *options: str) -> None:
+    def __init__(self, data: Path, *options: str, log: str = "") -> None:
         self.data = data
+        self.log = log
         self.options = options
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -42,21 +43,23 @@ class Shop:
         self._env: dict[str, str] = {}
         self._processes: list[subprocess.Popen[str]] = []
         self._front = nodes.Front(self.port)
+        self._ports: list[int] = []
         self._http = httpx.Client(base_url=self.url, timeout=10)
 
     def start(self) -> None:
         """Start the server, with as many nodes as `--nodes` says, and wait until it listens."""
         if "--log" in self.options or not nodes.several():
-            self._start("--port", str(self.port), "--data", str(self.data), *self.options)
+            log = ["--log", self.log] if self.log else []
+            self._start("--port", str(self.port), "--data", str(self.data), *log, *self.options)
             return
         self._env = {**nodes.environment(), "ONDA_PUBLIC_URL": self.url}
-        ports = []
+        self._ports = []
         for name in nodes.names():
-            said = self._start("--port", "0", *nodes.options_of(self.data, name), *self.options)
-            ports.append(int(said[-1].rpartition(":")[2]))
+            said = self._start("--port", "0", *nodes.options_of(self.data, name, self.log), *self.options)
+            self._ports.append(int(said[-1].rpartition(":")[2]))
             if found := SANDBOX.search("\n".join(said)):  # the first one's is that of all
                 self._env["ONDA_SANDBOX_URL"] = found[1]
-        self._front.open(ports)
+        self._front.open(self._ports)
 
     def _start(self, *options: str) -> list[str]:
         """Start a process, and return what it said until it listened."""
@@ -143,11 +146,18 @@ class Shop:
         assert answer.status_code == 200, answer.text
 
     def do(self, path: str, **fields: Any) -> dict[str, Any]:
-        """Send a command as a service and return its result."""
+        """Send a command as a service and return its result; of several nodes each has heard of it then, so
+        that pages which are opened now show it.
+        """
         headers = {"Authorization": f"Bearer {self.token('service', store='demo')}"}
         answer = self._http.post(f"/v1/{path}", json=fields, headers=headers)
         assert answer.status_code == 200, answer.text
-        return answer.json()["result"]
+        done = answer.json()
+        feed = path.rpartition("/")[0]
+        for port in self._ports:
+            url = f"http://127.0.0.1:{port}/v1/{feed}/sync"
+            self._http.get(url, params={"after": done["cursor"]}, headers=headers).raise_for_status()
+        return done["result"]
 
     def post(self, path: str) -> dict[str, Any]:
         """Send a request without a body as a service and return its answer."""

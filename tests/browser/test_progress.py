@@ -60,6 +60,7 @@ def test_the_bar_goes_on_where_it_was_after_the_plug_was_pulled(context, own_sho
     shop = own_shop
     task = shop.do("users/kim/start-task", total_steps=4)["task"]
     page = open_progress(context, shop, "kim")
+    expect(page.locator("#status")).to_have_text("[복구] 시작: 0%")
     advance(shop, "kim", task, 1)
     advance(shop, "kim", task, 2)
     expect(page.locator("#status")).to_have_text("재고 확인: 50%")

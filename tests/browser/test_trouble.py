@@ -27,7 +27,7 @@ def redis(tmp_path) -> Iterator[RedisServer]:
 @pytest.fixture
 def node_shop(tmp_path, redis) -> Iterator[Shop]:
     """The demo shop on a log in Redis."""
-    shop = Shop(tmp_path / "data", "--log", redis.url)
+    shop = Shop(tmp_path / "data", log=redis.url)
     shop.start()
     yield shop
     shop.close()

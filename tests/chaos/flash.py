@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import httpx
 import trio
 
+from tests import nodes
 from tests.chaos.deadline import wait_until_it_holds
 from tests.chaos.evidence import Envelope, contiguous
 from tests.chaos.lean import Line, Said
@@ -185,9 +186,13 @@ async def hold(
 
 
 async def _is_quiet(base: str) -> bool:
+    """Whether all reactions of each partition have come to its end, whoever is on duty for it."""
     async with httpx.AsyncClient(trust_env=False) as http:
-        answer = await http.get(f"{base}/metrics")
-    return "onda_reaction_lag 0.0" in answer.text
+        headers = {"authorization": f"Bearer {token()}"}
+        answer = await http.get(f"{base}/v1/ops/reactions", headers=headers)
+    rows = answer.json()["reactions"] if answer.is_success else []
+    followed = sum(row["reaction"] == "follow" for row in rows)
+    return followed == (nodes.PARTITIONS if nodes.several() else 1) and not any(row["lag"] for row in rows)
 
 
 def judge_coupons(sale: Sale, records: list[Envelope]) -> list[str]:

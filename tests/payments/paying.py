@@ -10,14 +10,10 @@ from typing import Any
 import httpx
 import trio
 
-from engine import open_node
-from engine.payments import open_gateways
-from tests.web.site import Running, config
+from tests.web.site import Running, running
 from web.sandbox.handlers import Sandbox
 from web.sandbox.ledger import Ledger
 from web.sandbox.server import open_sandbox
-from web.server import open_server
-from web.site import make_site
 
 KEY = "sandbox-key-for-tests"
 
@@ -95,16 +91,12 @@ async def sandboxing(*, slow_s: float = 0.05) -> AsyncIterator[Sandbox]:
 async def selling(sandbox: Sandbox, /, **settings: Any) -> AsyncIterator[Shop]:
     """Run the shop before a sandbox until the block ends."""
     ours = {"sandbox": "on", "sandbox_url": sandbox.url, "sandbox_key": KEY, "gateway_timeout_s": 5.0}
-    chosen = config(**(ours | settings))
-    async with open_gateways(chosen) as gateways, open_node(chosen, gateways=gateways) as node:
-        site = make_site(node, chosen)
-        async with open_server(site) as server:
-            gateways.links.publish(server.url)
-            shop = Shop(Running(node, site, server), sandbox)
-            async with shop.http:
-                if not await node.exists("store:s1"):
-                    await _set_up(shop)
-                yield shop
+    async with running(**(ours | settings)) as site:
+        shop = Shop(site, sandbox)
+        async with shop.http:
+            if not await site.node.exists("store:s1"):
+                await _set_up(shop)
+            yield shop
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from tests.web.site import SECRET
 
 ROOT = Path(__file__).parents[2]
 LISTENING = re.compile(r"listening on (http://\S+)")
-START_S = 30.0
+START_S = 60.0
 
 
 def onda(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

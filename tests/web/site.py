@@ -18,6 +18,7 @@ import trio
 
 from engine import MEMORY, Config, Node, open_node
 from engine.partition import Partition
+from engine.payments import open_gateways
 from tests import nodes
 from tests.relays.redis_server import redis_server
 from web.server import Server, open_server
@@ -134,7 +135,9 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
     """Run a server until the block ends."""
     async with AsyncExitStack() as stack:
         if nodes.several():
-            if "data" in settings:  # what is there has to be there again the next time
+            if "log_url" in settings:  # the Redis is the test's own
+                url = settings["log_url"]
+            elif "data" in settings:  # what is there has to be there again the next time
                 url = nodes.log_of(Path(settings["data"]))
             else:
                 folder = stack.enter_context(TemporaryDirectory())
@@ -148,15 +151,16 @@ async def running(**settings: Any) -> AsyncIterator[Running]:
 
 @asynccontextmanager
 async def _serving(chosen: Config) -> AsyncIterator[Serving]:
-    async with open_node(chosen) as node:
+    async with open_gateways(chosen) as gateways, open_node(chosen, gateways=gateways) as node:
         site = make_site(node, chosen)
         async with open_server(site) as server:
+            gateways.links.publish(server.url)
             yield Serving(node, site, server)
 
 
 def _node_settings(name: str, url: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of one of several nodes: the first has the id and the folder of a single one."""
-    chosen = {"node_id": name, **settings, "log_url": url, "redis_partitions": nodes.PARTITIONS}
+    chosen = {"node_id": name, "redis_partitions": nodes.PARTITIONS, **settings, "log_url": url}
     if name != nodes.names()[0]:
         chosen |= {"node_id": name, "port": 0}
         if "data" in settings:

@@ -62,8 +62,7 @@ def test_the_first_start_makes_the_demo_shop_and_its_links_work(tmp_path: Path) 
         assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
         assert server.stop() == 0
     assert "sealed" not in "".join(server.said)
-    if not nodes.several():
-        assert onda("verify", "--data", str(tmp_path)).stdout.rstrip().endswith("ended in order")
+    assert onda("verify", "--data", str(tmp_path)).stdout.rstrip().endswith("ended in order")
 
 
 def wait_said(server: object, word: str) -> list[str]:
@@ -119,7 +118,8 @@ def test_it_stops_in_time_with_stalled_readers(tmp_path: Path) -> None:
         finally:
             for connection in stalled:
                 connection.close()
-    assert onda("verify", "--data", str(tmp_path)).stdout.rstrip().endswith("ended in order")
+    if not nodes.several():  # a log in Redis is not closed
+        assert onda("verify", "--data", str(tmp_path)).stdout.rstrip().endswith("ended in order")
 
 
 @slow

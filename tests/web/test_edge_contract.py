@@ -18,7 +18,7 @@ from tests.web.site import Running, config, set_up, token
 from web.server import open_server
 from web.site import make_site
 
-pytestmark = pytest.mark.first_node
+pytestmark = pytest.mark.one_node("an edge and Hypercorn in front of the same node")
 
 DATE = re.compile(rb"date: [^\r]+\r\n")
 CONTINUE = re.compile(rb"HTTP/1.1 100 .*?\r\n\r\n", re.DOTALL)

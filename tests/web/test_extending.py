@@ -43,6 +43,7 @@ def commands() -> list[list[str]]:
     return found
 
 
+@pytest.mark.one_node("the page starts one server")
 @pytest.mark.skipif(not any(Path(p, "curl").exists() for p in os.get_exec_path()), reason="no curl")
 def test_the_page_works_as_it_stands(tmp_path: Path) -> None:
     """A plugin of the page's blocks, served and asked as the page says, with only the port changed."""

@@ -14,6 +14,8 @@ from tests.web.site import wait_until
 from web import fanout
 from web.sse import Message, Moved
 
+pytestmark = pytest.mark.one_node("the hub of one process")
+
 
 async def test_everybody_gets_everything_in_order(watching: str) -> None:
     """The first thing is the opening, then each frame."""

@@ -14,6 +14,8 @@ from tests.web.site import wait_until
 from web import revoked
 from web.fanout import Hub
 
+pytestmark = pytest.mark.one_node("the hub of one process")
+
 
 @pytest.mark.parametrize("how", ["close", "half", "reset", "loud"])
 async def test_who_leaves_is_let_go(how: str, watching: str) -> None:

@@ -80,6 +80,7 @@ def streamed(server: Process, after: str, count: int) -> list[Any]:
     return found
 
 
+@pytest.mark.one_node("what moves is the folder of one node")
 @pytest.mark.slow
 @needs_redis
 def test_a_shop_moves_and_comes_back(

@@ -11,7 +11,6 @@ import pytest
 
 from engine.errors import ConfigError
 from engine.plugins import load_plugins
-from tests import nodes
 from tests.plugged import only_here
 from tests.web.site import config, listening, running, wait_until
 from web.messages import Request, Response, json_response
@@ -162,7 +161,7 @@ async def test_a_plugin_s_stream_has_the_usual_paths() -> None:
 
 
 async def test_what_a_plugin_wrote_is_there_after_a_restart(tmp_path: Path) -> None:
-    """And a server without the plugin says what is missing instead of calling the data damaged."""
+    """The state that it is read into, and what followed from it."""
     settings = {"open": True, "data": str(tmp_path), "plugins": ACCOUNTS}
     async with running(**settings) as site, site.client() as http:
         await http.post("/accounts", json={"name": "a", "balance": 1})
@@ -170,8 +169,13 @@ async def test_what_a_plugin_wrote_is_there_after_a_restart(tmp_path: Path) -> N
     async with running(**settings) as site, site.client() as http:
         assert [one["name"] for one in (await http.get("/accounts")).json()] == ["a"]
         assert len((await http.get("/snapshots")).json()) == 1
-    if nodes.several():
-        return  # a node reads what is in a shared log when somebody asks for it
+
+
+@pytest.mark.one_node("all of a folder is read at the start; of a shared log: test_two_nodes.py")
+async def test_a_server_that_lacks_the_plugin_says_so(tmp_path: Path) -> None:
+    """It does not call the data damaged."""
+    async with running(open=True, data=str(tmp_path), plugins=ACCOUNTS) as site, site.client() as http:
+        assert (await http.post("/accounts", json={"name": "a", "balance": 1})).status_code == 201
     with only_here(forget=("ledger",)):
         with pytest.raises(ConfigError, match="the plugin that brings it has to be loaded"):
             async with running(open=True, data=str(tmp_path)):

@@ -94,11 +94,12 @@ async def test_streams_of_an_epoch_that_is_over_end_for_redis(redis: RedisServer
             assert [bye["reason"] for bye in byes] == ["redis"] * 3
             assert all(500 <= bye["retry_ms"] <= 3000 for bye in byes)
             assert await talk.wait_closed() == 1012
-        assert site.site.ends["redis"] == 3
-        assert not site.site.ends["shutdown"]
-        await wait_until(lambda: not site.site.endings)
+        assert sum(one.site.ends["redis"] for one in site.serving) == 3
+        assert not any(one.site.ends["shutdown"] for one in site.serving)
+        await wait_until(lambda: not any(one.site.endings for one in site.serving))
 
 
+@pytest.mark.one_node("the hub of one process")
 async def test_thousands_are_told_beside_what_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     """In slices, also one whose socket is full; once each, and their usual pings stay where they were."""
     async with fanned(ping_s=600.0) as fan, trio.open_nursery() as nursery:
@@ -124,6 +125,7 @@ async def test_thousands_are_told_beside_what_happens(monkeypatch: pytest.Monkey
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.one_node("the hub of one process")
 async def test_a_log_that_is_refused_again_and_again_does_not_blink(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -150,12 +152,12 @@ async def test_readiness_while_redis_is_away(redis: RedisServer) -> None:
     """Not ready for commands, and ready for reads: a balancer that routes by the latter keeps the screens."""
     async with shop_on(redis) as site, site.client() as client:
         redis.stop()
-        await wait_until(lambda: not site.node.writable)
+        await wait_until(lambda: not any(one.node.writable for one in site.serving))
         assert (await client.get("/healthz")).status_code == 200
         refused = await client.get("/readyz")
         assert (refused.status_code, refused.json()["reasons"]) == (503, ["log not writable"])
         reads = await client.get("/readyz?for=reads")
         assert (reads.status_code, reads.json()["writable"]) == (200, False)
         redis.start()
-        await wait_until(lambda: site.node.writable)
+        await wait_until(lambda: all(one.node.writable for one in site.serving))
         assert (await client.get("/readyz")).status_code == 200

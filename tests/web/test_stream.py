@@ -9,13 +9,11 @@ import httpx
 import pytest
 import trio
 
-from engine import open_node
 from engine.clock import SystemClock
 from tests.web.site import (
     SECRET,
     Listener,
     Running,
-    config,
     listening,
     order,
     running,
@@ -25,13 +23,13 @@ from tests.web.site import (
 )
 from tests.web.test_commands import check_problem
 from web.revoked import add_revoked
-from web.server import open_server
-from web.site import make_site
 from web.sse import Message, Moved, Retry
 from web.tokens import make_token, read_token
 
 STREAM = "/v1/stores/s1/stream"
 SYNC = "/v1/stores/s1/sync"
+REVOKED_S = 1.0
+"""Until a node has read it in its folder; and as long again until the others have heard of it."""
 
 
 async def cursor_of(client: httpx.AsyncClient) -> str:
@@ -222,32 +220,30 @@ async def test_a_stream_ends_with_its_token() -> None:
 
 
 async def test_a_stream_ends_when_its_token_is_revoked(tmp_path: Path) -> None:
-    """Within a second of `onda token --revoke`; other tokens go on."""
-    chosen = config(data=str(tmp_path))
+    """Within a second of `onda token --revoke`, of several nodes at each; other tokens go on."""
     clock = SystemClock()
     mine, other = (
         make_token(SECRET, role="owner", sub="kim", store="s1", ttl_s=600, now_ms=clock.now_ms())
         for _ in "ab"
     )
-    async with open_node(chosen) as node:
-        site = make_site(node, chosen)
-        async with open_server(site) as server:
-            run = Running(node, site, server)
-            async with run.client("service") as client, run.client() as bare:
-                await set_up(client)
-                async with (
-                    listening(bare, STREAM, params={"token": mine}) as stream,
-                    listening(bare, STREAM, params={"token": other}) as going_on,
-                ):
-                    await stream.message("snapshot")
-                    who = read_token(mine, SECRET)
-                    assert who.expires_ms is not None
-                    add_revoked(tmp_path / "revoked", who.token_id, who.expires_ms, clock.now_ms())
-                    with trio.fail_after(1):
-                        check_bye(await stream.rest(), "unauthorized")
-                    check_problem(await bare.get(STREAM, params={"token": mine}), 401, "unauthorized")
-                    await order(client)
-                    assert (await going_on.message())["type"] == "OrderCreated"
+    async with running(data=str(tmp_path)) as run, run.client("service") as client, run.client() as bare:
+        await set_up(client)
+        async with (
+            listening(bare, STREAM, params={"token": mine}) as stream,
+            listening(bare, STREAM, params={"token": mine}) as again,
+            listening(bare, STREAM, params={"token": other}) as going_on,
+        ):
+            await stream.message("snapshot")
+            who = read_token(mine, SECRET)
+            assert who.expires_ms is not None
+            add_revoked(tmp_path / "revoked", who.token_id, who.expires_ms, clock.now_ms())
+            with trio.fail_after(REVOKED_S * len(run.serving)):
+                check_bye(await stream.rest(), "unauthorized")
+                check_bye(await again.rest(), "unauthorized")
+            for _ in run.serving:
+                check_problem(await bare.get(STREAM, params={"token": mine}), 401, "unauthorized")
+            await order(client)
+            assert (await going_on.message())["type"] == "OrderCreated"
 
 
 @pytest.mark.first_node

@@ -21,6 +21,9 @@ pytestmark = [pytest.mark.slow, needs_redis]
 
 SHOP = "/v1/stores/s1"
 WITHIN_S = 20.0
+ENDS_S = 60.0
+"""Another node has to take over first, and Python to end."""
+ACCOUNTS = ("--plugin", "examples.accounts")
 
 
 @pytest.fixture
@@ -29,9 +32,9 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-def node(folder: Path, redis: RedisServer, name: str) -> Any:
+def node(folder: Path, redis: RedisServer, name: str, *options: str) -> Any:
     """Serve as one of several nodes."""
-    return serving(folder / name, "--open", "--no-demo", "--node-id", name, "--log", redis.url)
+    return serving(folder / name, "--open", "--no-demo", "--node-id", name, "--log", redis.url, *options)
 
 
 def post(server: Process, path: str, **body: Any) -> httpx.Response:
@@ -84,6 +87,23 @@ def test_the_order_at_one_node_is_on_the_screen_of_the_other(tmp_path: Path, red
         for user in ("u1", "u2"):
             until(lambda user=user: orders_of(b, f"users/{user}"))
         assert len(orders_of(b, "stores/s1")) == 2
+
+
+def test_a_node_that_lacks_a_plugin_ends_and_says_so(tmp_path: Path, redis: RedisServer) -> None:
+    """When it is on duty, as others write such streams, and when it comes to be; who has it goes on."""
+    why = "onda: there are streams of the kind ledger: the plugin that brings it has to be loaded"
+    account = {"name": "a", "balance": 1}
+    with node(tmp_path, redis, "a") as first, node(tmp_path, redis, "b", *ACCOUNTS) as able:
+        post(able, "/accounts", **account).raise_for_status()
+        assert (first.wait(ENDS_S), first.said[-1]) == (3, why)
+        until(lambda: httpx.get(f"{able.url}/snapshots").json())
+        with node(tmp_path, redis, "a") as second:
+            assert httpx.get(f"{second.url}/accounts").status_code == 404
+            post(able, "/accounts", **account).raise_for_status()
+            able.stop(signal.SIGKILL)
+            assert (second.wait(ENDS_S), second.said[-1]) == (3, why)
+    with node(tmp_path, redis, "b", *ACCOUNTS) as able:
+        assert [one["id"] for one in httpx.get(f"{able.url}/accounts").json()] == [1, 2]
 
 
 def test_while_redis_is_away_the_answer_is_503(tmp_path: Path, redis: RedisServer) -> None:
