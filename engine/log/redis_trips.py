@@ -112,6 +112,8 @@ class Trips:
         worker = self._idle.pop() if self._idle else ThreadWorker("onda-redis-asks")
         asked = [(question.partition, question.command) for question in batch]
         worker.submit(partial(self._ask_all, asked), partial(self._end_trip, worker, batch))
+        if self._waiting:
+            self._bell.ring()
 
     def _end_trip(
         self, worker: ThreadWorker, batch: list[_Question], result: outcome.Outcome[list[Any]]

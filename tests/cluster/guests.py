@@ -20,6 +20,7 @@ from tests.cluster.history import Call, History, Outcome, now_ns, split
 HOT = ("h1", "h2")
 COLD_TABLES = 12
 COUNTED = "cola"
+PRODUCTS = 2
 COUNTED_PUT = 400
 COUPON = "welcome"
 COUPONS = 300

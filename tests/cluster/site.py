@@ -24,7 +24,7 @@ from tests.chaos.deadline import wait_until, wait_until_it_holds
 from tests.chaos.process import Server
 from tests.chaos.proxy import Proxy
 from tests.cluster.checker import Verdict, judge
-from tests.cluster.guests import HOT, Door, Guest, opening, streams
+from tests.cluster.guests import HOT, PRODUCTS, Door, Guest, opening, streams
 from tests.cluster.history import Call, History, Outcome, now_ns
 from tests.cluster.ledger import Ledger
 from tests.cluster.readers import Reader, look
@@ -290,8 +290,10 @@ def _carried_out(call: Call) -> bool:
 
 
 async def _shows(door: Door, stream: str) -> bool:
+    """Whether a node has a stream with the whole menu: a table's copy comes after the table."""
     found = await look(door, stream)
-    return found is not None and found.version > 0
+    menu = "products" if stream.startswith("store:") else "menu"
+    return found is not None and len(found.state[menu]) == PRODUCTS
 
 
 # What can be done to the files of a Redis that is not running
