@@ -48,7 +48,8 @@ from engine.rivals import Rivals
 from engine.undo import Undo
 
 TRIES_MAX = 8
-LOST_S = 0.02
+LOOKED_S = 1.0
+"""How long a lost actor waits for a look at the log: at the end of a node nobody may look any more."""
 AWAY_S = 0.25
 """How long after the log did not answer it is asked again."""
 EVENTS_PER_COMMAND_MAX = 1024
@@ -195,10 +196,11 @@ class SharedActor(Actor):
 
     async def run(self) -> None:
         """See `Actor.run`. While the log is away, nothing can be read from it either."""
-        if self.lost:  # others may have to find out first why
-            await trio.sleep(random.uniform(0, LOST_S))
         while not self.loaded:
             try:
+                if self.lost:  # perhaps by the log, too: what is left of it is of another epoch
+                    with trio.move_on_after(LOOKED_S):
+                        await self._log.look()
                 await self._host.rebuild(self)
             except Unavailable as error:
                 self._refuse_waiting(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import trio
 from engine import Answer, Cursor, Node, checkpoint_redis
 from engine.checkpoint_redis import RedisCheckpoint
 from engine.errors import LogAway, LogFailed, OndaError, Rejected, Unavailable, UnknownOutcome
+from engine.log import redis_shared
+from engine.log.redis_asking import Asking
 from engine.opening import _own_clock
 from engine.partition import Partition
 from tests.engine.cluster import RedisCluster, redis_cluster
@@ -215,6 +218,31 @@ async def test_a_checkpoint_of_lost_records_is_refused(redis_cluster: RedisClust
             assert (await node.read(STORE)).version == kept.version
         await b.ask(STORE, order(), by=OWNER)
         await same(a, b, STORE)
+
+
+async def test_who_meets_a_loss_goes_on_in_the_next_epoch(
+    redis_cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An actor whose last record is gone reads its stream only when that has been told: else it would give
+    out versions of the old epoch a second time.
+    """
+    monkeypatch.setattr(redis_shared, "LOOK_S", 60.0)
+    fork = Asking.fork
+
+    def fork_slowly(*words: Any) -> Any:
+        time.sleep(0.3)  # in a thread
+        return fork(*words)
+
+    async with redis_cluster.open("a") as (a,):
+        await make_shop(a)
+        part = a.partition_of(STORE)
+        moment, epoch = keys_of(redis_cluster.server, part), part.epoch
+        lost = [await a.ask(STORE, order(), by=OWNER) for _ in range(3)]
+        put_back(redis_cluster.server, part, moment)
+        monkeypatch.setattr(Asking, "fork", fork_slowly)
+        answer = await patiently(lambda: a.ask(STORE, order(), by=OWNER), Unavailable, UnknownOutcome)
+        assert answer.version <= lost[-1].version
+        assert Cursor.parse(answer.cursor).epoch != epoch
 
 
 async def test_a_start_while_records_are_dropped(redis_cluster: RedisCluster) -> None:
