@@ -29,6 +29,7 @@ from engine.log.redis_asking import Asking, Meta, Record, Witness, read_message,
 from engine.log.redis_lines import Command
 from engine.log.redis_packing import judge_append, pack_append
 from engine.log.redis_scripts import READ_STREAM, Keys, Script
+from engine.log.redis_trips import SMALL_BYTES
 from engine.log.redis_writer import Append, Writer
 from engine.records import Entry
 
@@ -36,8 +37,6 @@ logger = logging.getLogger("onda.log")
 
 APPEND_BYTES_MAX = 4 << 20
 """How large the entries of one append may be together: one script, and one message."""
-SMALL_BYTES = 1 << 20
-"""What asks for no more records than this shares its trip with others."""
 KEPT_MAX = 8192
 KEPT_BYTES_MAX = 16 << 20
 """Records of the tail that are kept for `follow`, in count and in bytes; older ones are read from Redis."""
@@ -223,19 +222,15 @@ class RedisPartition:
         self, text: Script, stream: str, words: Sequence[Any], *, large: bool = False
     ) -> tuple[list[Any], Head, list[tuple[int, Entry]]]:
         """Run a script that looks into a stream; its answer ends as that of `READ_STREAM`. Return what it has
-        before that, the stream's head, and its records with their positions.
-
-        Raises:
-            CursorUnusable, LogAway, LogFailed: as `read_stream`.
+        before that, the stream's head, and its records with their positions; raises as `read_stream`.
         """
         keys = (self.keys.meta, self.keys.log, self.keys.heads, self.keys.at + stream)
         epoch = self.epoch
         answer = await self._host.query(self.number, (text, len(keys), *keys, *words), large=large)
-        word = answer[0]
-        if word == b"gone":
+        if answer[0] == b"gone":
             raise self._host.gone(self.number, answer[1].decode())
-        if word != b"ok":
-            raise CursorUnusable(word.decode())
+        if answer[0] != b"ok":
+            raise CursorUnusable(answer[0].decode())
         *before, version, last, found = answer[1:]
         entries = [(found[n], frames.unpack_entry(found[n + 1])[0]) for n in range(0, len(found), 2)]
         head = Head(version, last.decode())

@@ -21,6 +21,8 @@ from engine.log.redis_lines import Command
 from engine.log.worker import ThreadWorker
 from engine.waiting import Bell, Reply
 
+SMALL_BYTES = 1 << 20
+"""What asks for more than this is no small question."""
 BATCH_MAX = 64
 SLOW_S = 0.01
 """How long a trip may take before the next one begins: several times what one usually takes."""

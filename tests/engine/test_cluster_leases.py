@@ -177,6 +177,7 @@ async def test_duty_goes_where_the_orders_are(
         with trio.fail_after(20):
             while await copied() < made:
                 await trio.sleep(0.02)
+        await keeper.catch_up(STORE)
         orders = (await state_of(keeper, STORE))["orders"]
         assert len(orders) == made
         table = await state_of(other, TABLE)
