@@ -105,10 +105,10 @@ async def test_messages_are_lost_doubled_and_late(tmp_path: Path, seed: int, clu
                 for way in ways:
                     way.spoil(0.5)
                 await site.acknowledged(60)
+                while any(min(Counter(way.done)[kind] for kind in KINDS) < 6 for way in ways):
+                    await site.acknowledged(10)
                 for way in ways:
                     way.spoil(0)
                 await site.healed()
         check(site, "messages spoilt", await site.verdict())
         assert slowest_s(site) < HEARD_S
-        for way in ways:
-            assert min(Counter(way.done)[kind] for kind in KINDS) > 5, Counter(way.done)
