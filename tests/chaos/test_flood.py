@@ -25,6 +25,7 @@ LATENCY_P99_S_MAX = 0.5
 """Generous, because the machine is shared; with all strangers first in the queue it would be seconds."""
 
 
+@pytest.mark.one_node("memory and connections of one process")
 @pytest.mark.alone
 @pytest.mark.slow
 async def test_a_flood_of_connections(tmp_path: Path, pytestconfig: pytest.Config) -> None:
