@@ -69,6 +69,7 @@ def revoke(config: Config, token: str) -> None:
 
         cluster_redis.revoke(config.log_url, identity.token_id, identity.expires_ms)
     else:
-        refuse_moved(OSDisk(), str(folder / LOG))
+        if (folder / LOG).is_dir():  # a node of several has none
+            refuse_moved(OSDisk(), str(folder / LOG))
         add_revoked(folder / "revoked", identity.token_id, identity.expires_ms, SystemClock().now_ms())
     print(f"revoked {identity.by} ({identity.token_id})")

@@ -5,8 +5,9 @@ is split on all three newlines that clients know (LF, CR, CRLF), ids and event n
 NUL, are an error.
 
 A composite cursor is `<feeds>~<cursor>~<cursor>…`: one cursor for each feed, in the order of their names,
-shortened to its version where the epoch is the one before it; `<feeds>` tells one set of feeds from another,
-so that a cursor is never taken for another feed's.
+shortened to its version where the epoch is that of the one before it, and to `<n>.<version>` where it is
+the one that was written as the n-th (from 0; partitions of a shared log have one each). `<feeds>` tells one
+set of feeds from another, so that a cursor is never taken for another feed's.
 """
 
 from __future__ import annotations
@@ -96,9 +97,16 @@ def feeds_mark(streams: Iterable[str]) -> str:
 def write_composite(mark: str, cursors: Sequence[Cursor]) -> str:
     """Return the text for cursors that stand in the order of their streams' names."""
     parts = [mark]
+    epochs: dict[str, int] = {}
     epoch = None
     for cursor in cursors:
-        parts.append(str(cursor.version) if cursor.epoch == epoch else str(cursor))
+        if cursor.epoch == epoch:
+            parts.append(str(cursor.version))
+        elif cursor.epoch in epochs:
+            parts.append(f"{epochs[cursor.epoch]}.{cursor.version}")
+        else:
+            epochs[cursor.epoch] = len(epochs)
+            parts.append(str(cursor))
         epoch = cursor.epoch
     return "~".join(parts)
 
@@ -114,9 +122,16 @@ def read_composite(text: str, streams: Iterable[str]) -> dict[str, Cursor]:
     if mark != feeds_mark(names) or len(parts) != len(names):
         raise ValueError("not a cursor of these feeds")
     cursors: dict[str, Cursor] = {}
+    epochs: list[str] = []
     epoch = ""
     for name, part in zip(names, parts, strict=True):
-        cursor = Cursor.parse(part if "-" in part else f"{epoch}-{part}")
-        cursors[name] = cursor
+        if "-" not in part:
+            number, dot, version = part.rpartition(".")
+            if dot and not (number.isdecimal() and int(number) < len(epochs)):
+                raise ValueError("not a cursor of these feeds")
+            part = f"{epochs[int(number)] if dot else epoch}-{version}"
+        elif (written := part.partition("-")[0]) not in epochs:
+            epochs.append(written)
+        cursor = cursors[name] = Cursor.parse(part)
         epoch = cursor.epoch
     return cursors

@@ -76,7 +76,16 @@ def test_a_composite_cursor_reads_back_whatever_the_order_of_feeds(cursors: dict
 
 
 @pytest.mark.parametrize(
-    "text", ["", "~", "x~e-1~2", "e-1", "{mark}~1~2", "{mark}~e-1", "{mark}~e-1~2~3", "{mark}~e-1~x"]
+    "text",
+    ["", "~", "x~e-1~2", "e-1", "{mark}~1~2", "{mark}~e-1", "{mark}~e-1~2~3", "{mark}~e-1~x"]
+    + [
+        "{mark}~0.1~e-2",
+        "{mark}~e-1~1.2",
+        "{mark}~e-1~.2",
+        "{mark}~e-1~-1.2",
+        "{mark}~e-1~x.2",
+        "{mark}~e-1~0.",
+    ],
 )
 def test_a_composite_cursor_of_other_feeds_or_none_is_an_error(text: str) -> None:
     """A cursor is never taken for another feed's."""
@@ -90,3 +99,17 @@ def test_a_composite_cursor_of_many_feeds_stays_short() -> None:
     names = [f"user:u{number}" for number in range(32)]
     text = wire.write_composite(wire.feeds_mark(names), [Cursor("abcdefgh", 123_456)] * 32)
     assert len(text) < 256
+    epochs = [f"{number:08d}" for number in range(16)]  # of all partitions of a shared log
+    cursors = [Cursor(epoch, 123_456) for epoch in epochs * 2]
+    assert len(wire.write_composite(wire.feeds_mark(names), cursors)) < 512
+
+
+def test_a_composite_cursor_of_two_partitions() -> None:
+    names = ["store:s1", "table:s1/1", "user:u1", "user:u2"]
+    cursors = [Cursor("aaaaaaaa", 1), Cursor("aaaaaaaa", 2), Cursor("bbbbbbbb", 3), Cursor("aaaaaaaa", 4)]
+    mark = wire.feeds_mark(names)
+    text = wire.write_composite(mark, cursors)
+    assert text == f"{mark}~aaaaaaaa-1~2~bbbbbbbb-3~0.4"
+    assert wire.read_composite(text, names) == dict(zip(names, cursors, strict=True))
+    older = f"{mark}~aaaaaaaa-1~2~bbbbbbbb-3~aaaaaaaa-4"
+    assert wire.read_composite(older, names) == dict(zip(names, cursors, strict=True))
