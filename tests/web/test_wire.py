@@ -75,23 +75,16 @@ def test_a_composite_cursor_reads_back_whatever_the_order_of_feeds(cursors: dict
     assert set(text) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.~-")
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "~", "x~e-1~2", "e-1", "{mark}~1~2", "{mark}~e-1", "{mark}~e-1~2~3", "{mark}~e-1~x"]
-    + [
-        "{mark}~0.1~e-2",
-        "{mark}~e-1~1.2",
-        "{mark}~e-1~.2",
-        "{mark}~e-1~-1.2",
-        "{mark}~e-1~x.2",
-        "{mark}~e-1~0.",
-    ],
-)
+OTHERS = "~ x~e-1~2 e-1 {m}~1~2 {m}~e-1 {m}~e-1~2~3 {m}~e-1~x"
+WRONG = "{m}~0.1~e-2 {m}~e-1~1.2 {m}~e-1~.2 {m}~e-1~-1.2 {m}~e-1~x.2 {m}~e-1~0."
+
+
+@pytest.mark.parametrize("text", ["", *OTHERS.split(), *WRONG.split()])
 def test_a_composite_cursor_of_other_feeds_or_none_is_an_error(text: str) -> None:
     """A cursor is never taken for another feed's."""
     names = ["store:s1", "user:u1"]
     with pytest.raises(ValueError, match=r"cursor|unpack"):
-        wire.read_composite(text.format(mark=wire.feeds_mark(names)), names)
+        wire.read_composite(text.format(m=wire.feeds_mark(names)), names)
 
 
 def test_a_composite_cursor_of_many_feeds_stays_short() -> None:
