@@ -102,7 +102,8 @@ def meet(line: Line, partitions: Sequence[int], count: int, make: bool = False) 
             raise Refused(f"{type(answer).__name__} {answer}") from answer
         if answer[0] == b"partitions":
             raise other_log(count, answer[1].decode())
-        check_format(answer[1] if answer[0] == b"format" else b"%d" % FORMAT)
+        if answer[0] == b"format":
+            check_format(answer[1])
         if answer[0] == b"gone":
             what = answer[1].decode()
             if what != "meta":
