@@ -45,7 +45,7 @@ QUICK = {
 }
 TRIMMED = {"ONDA_REFILL_BYTES": "300000"}
 """With this the log is dropped behind each checkpoint, but for what the ledger may not have seen yet."""
-CLOSELY = {"ONDA_REFILL_BYTES": "60000"}
+CLOSELY = {"ONDA_REFILL_BYTES": "160000"}
 """The same where there are few records."""
 SETTLE_S = 30.0
 

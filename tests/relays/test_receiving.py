@@ -128,7 +128,7 @@ async def test_a_restart_in_the_middle_loses_nothing(tmp_path: Path) -> None:
                     await look_until(lambda refused=refused: len(receiver.seen) > refused)
                     assert len(receiver.taken) < number
                     await server.kill()
-                    receiver.judge = lambda _: "lost" if len(receiver.taken) % 7 == 0 else ""
+                    receiver.judge = lambda _: "lost" if len(receiver.seen) % 7 == 0 else ""
                     await server.start(nursery)
             await look_until(lambda: len(receiver.taken) == len(names), 20)
     assert receiver.orders("store:s1") == names
