@@ -6,7 +6,6 @@ import os
 import queue
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import httpx
 import jwt
 
 from tests import nodes
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SECRET = "cd" * 32
@@ -36,9 +36,7 @@ class Shop:
         self.data = data
         self.log = log
         self.options = options
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._env: dict[str, str] = {}
         self._processes: list[subprocess.Popen[str]] = []

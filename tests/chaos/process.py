@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,6 +23,7 @@ import trio
 
 from tests import nodes
 from tests.chaos.deadline import wait_until
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SECRET = "ab" * 32
@@ -268,34 +267,12 @@ def token(role: str = "service", *, sub: str = "test", ttl_s: int = 3600, **clai
     return jwt.encode(claim, SECRET, algorithm="HS256")
 
 
-def free_port() -> int:
-    """A port that nobody listens on, below those that outgoing connections take.
-
-    (A client that dials a port of the ephemeral range while its server is down can end up talking to itself.)
-    """
-    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]) if _LINUX else 32768
-    for port in _shuffled(range(max(1024, low - 12000), low)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
-
-
 async def wait_gone(pid: int) -> None:
     """Wait until no process has this id any more."""
     await wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 _LINUX = sys.platform == "linux"
-
-
-def _shuffled(ports: Iterable[int]) -> list[int]:
-    some = list(ports)
-    random.SystemRandom().shuffle(some)
-    return some
 
 
 def _prepare(preexec: Callable[[], None] | None) -> None:

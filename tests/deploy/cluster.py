@@ -19,7 +19,8 @@ import pytest
 import trio
 
 from tests.chaos.deadline import wait_until
-from tests.chaos.process import Server, free_port, token
+from tests.chaos.process import Server, token
+from tests.ports import free_port
 from tests.relays.redis_server import RedisServer, find_server, redis_server
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

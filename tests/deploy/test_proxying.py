@@ -13,8 +13,8 @@ import httpx
 import pytest
 import trio
 
-from tests.chaos.process import free_port
 from tests.deploy.cluster import Nginx, needs_nginx, nginx
+from tests.ports import free_port
 
 pytestmark = needs_nginx
 

@@ -8,7 +8,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,8 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
+
+from tests.ports import free_port
 
 START_S = 60.0
 
@@ -41,12 +42,6 @@ def not_root(*names: str) -> str:
         return getpass.getuser()
     users = {entry.pw_name for entry in pwd.getpwall()}
     return next(name for name in (*names, "nobody") if name in users)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 class Server:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from engine.errors import ConfigError, LogAway, ReadOnly
 from engine.log.redis_lines import _read, connect, has_moved, refusal_of
 from engine.log.redis_route import Route
 from tests.log.redis_site import Writing, client, needs_redis, opened, patiently, until
+from tests.ports import free_port
 from tests.relays.redis_server import RedisServer, find_server, redis_server
 
 pytestmark = needs_redis
@@ -232,9 +232,7 @@ def cluster(folder: Path, count: int) -> Iterator[list[RedisServer]]:
         servers = []
         for number in range(count):
             (folder / str(number)).mkdir()
-            with socket.socket() as free:  # the default is port + 10000, which may be none
-                free.bind(("127.0.0.1", 0))
-                bus = str(free.getsockname()[1])
+            bus = str(free_port())  # the default is port + 10000, which may be none
             options = ("--cluster-enabled", "yes", "--cluster-port", bus)
             servers.append(stack.enter_context(redis_server(folder / str(number), *options)))
         share = 16384 // count + 1
