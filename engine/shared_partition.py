@@ -89,6 +89,11 @@ class SharedPartition(Partition):
         self._old_epochs: dict[str, None] = {}
         self._epoch_began = trio.Event()
 
+    def new_feed(self, stream: str) -> Feed:
+        """See `Partition.new_feed`."""
+        self.log.attended = True
+        return super().new_feed(stream)
+
     def _make_actor(self, stream: str, feed: Feed) -> SharedActor:
         return SharedActor(stream, feed, self)
 
@@ -148,6 +153,7 @@ class SharedPartition(Partition):
         while True:
             if self.log.epoch != self.epoch:
                 self._begin_epoch()
+            self.log.attended = bool(self._tailing or self.actors or self.feeds)
             try:
                 found = await self.log.follow(self._followed, FOLLOW_S)
             except CursorUnusable:  # so far behind that records went without being heard
@@ -349,7 +355,7 @@ class SharedPartition(Partition):
         await self.checkpoint.refresh()
         self.tail = Tail(self._followed)
         self.upkeep.begin()
-        self._tailing = True
+        self._tailing = self.log.attended = True
         await self.load_runners(self._reactions, self._history)
         changed = await self._changed_since(max(self.checkpoint.position, self.log.first - 1))
         for stream in changed:

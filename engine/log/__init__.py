@@ -152,6 +152,9 @@ class Log(Protocol):
 class SharedLog(Log, Protocol):
     """A log that several nodes append to, each by what it has seen of a stream."""
 
+    attended: bool
+    """Whether anybody here waits for what others append. If not, `follow` may return it somewhat later."""
+
     @property
     def refusal(self) -> Unavailable | None:
         """What an append would be refused with just now; `None` when `writable`."""

@@ -39,6 +39,7 @@ class MemoryLog:
         self.head = 0
         self.first = 1
         self.writable = True
+        self.attended = True
         self._entries: list[Entry] = []
         self._ids: dict[tuple[str, int], str] = {}  # of the events that came with one
         self._last: dict[str, str] = {}  # stream -> id of its last record

@@ -8,13 +8,12 @@ here. Looking (`look`) compares both with what Redis says. A witness that is not
 new epoch begins, `wait_epoch` returns, and what was built on the log has to be built again.
 
 Where servers are is the route's affair (`redis_route.py`), threads and tasks are `redis_shared.py`'s. All
-state here belongs to trio's thread.
+state here belongs to trio's thread; the listener's looks at some of it (`awaits`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -80,6 +79,7 @@ class RedisPartition:
         seen: everything up to this position came in, in order.
         missed: a message came that does not follow what was seen.
         healed: how many records were read because no message of them had come.
+        attended: see `engine.log.SharedLog`.
         answered_s: when Redis last said something of this partition (trio's time).
     """
 
@@ -94,7 +94,8 @@ class RedisPartition:
         self._host = host
         self._kept: list[Record] = []
         self._kept_bytes = 0
-        self._own: deque[int] = deque(maxlen=OWN_MAX)  # first positions of appends of ours, to be heard yet
+        self._own: dict[int, None] = {}  # first positions of appends of ours, to be heard yet
+        self.attended = True
         self._changed = trio.Event()
         self._epoch_changed = trio.Event()
         self._start(meta)
@@ -172,7 +173,9 @@ class RedisPartition:
         if (self.seen, self._seen_id) == (first - 1, previous):
             before = (previous, *ids)
             self.take([Record(first + n, ids[n], before[n], entry) for n, entry in enumerate(entries)])
-            self._own.append(first)
+            self._own[first] = None
+            if len(self._own) > OWN_MAX:
+                del self._own[next(iter(self._own))]
 
     def _judge(self, answer: list[Any], streams: list[str], expected: int, basis: Basis | None) -> int:
         try:
@@ -302,7 +305,8 @@ class RedisPartition:
         """Take one message of the channel, if it follows."""
         try:
             epoch, first = read_message_head(message)
-            if self._is_own(epoch, first):
+            if epoch == self.epoch and first in self._own:
+                del self._own[first]  # it was taken when it was answered
                 return
             epoch, records = read_message(message)
         except ValueError:
@@ -312,13 +316,12 @@ class RedisPartition:
             self.missed = True
             self._host.poke()
 
-    def _is_own(self, epoch: str, first: int) -> bool:
-        """Whether the append at a position was taken when it was answered."""
-        if epoch != self.epoch:
-            return False
-        while self._own and self._own[0] < first:
-            self._own.popleft()  # its message was lost
-        return bool(self._own) and self._own[0] == first
+    def awaits(self, message: bytes) -> bool:
+        """Return whether anybody here waits for a message of the channel; in whichever thread."""
+        try:
+            return self.attended and read_message_head(message)[1] not in self._own
+        except ValueError:
+            return True  # `hear` says so
 
     @property
     def last_seen(self) -> Witness:

@@ -68,7 +68,7 @@ class RedisLog:
         self._lines = Lines(route, greet)
         self.writer = Writer(self._lines, self._worker, self.fail)
         self.partitions = [RedisPartition(number, meta, self) for number, meta in sorted(met.items())]
-        self.listener = Listener(route, self._hear, self.poke)
+        self.listener = Listener(route, self._hear, self._awaits, self.poke)
         self._poked = trio.Event()
         self._looked = trio.Event()  # set at the end of the look that begins next
 
@@ -153,6 +153,9 @@ class RedisLog:
     def _hear(self, batch: list[tuple[int, bytes]]) -> None:
         for number, message in batch:
             self.partitions[number].hear(message)
+
+    def _awaits(self, number: int, message: bytes) -> bool:
+        return self.partitions[number].awaits(message)
 
     async def look(self) -> None:
         """Compare every partition with what Redis says, and read what was not heard.

@@ -6,13 +6,15 @@ log is looked at. It is looked at once per `poll_s` in any case, and every 50 ms
 
 A listener is one thread per server with one connection of its own. It hands over what has come as one batch
 and waits until that is taken; when it lags too far behind, Redis cuts it off, and looking heals that, too.
-Handing over wakes the other thread, which costs more than most messages do: so a message that comes soon
-after a batch waits for others to go with, a moment at most.
+Handing over wakes the other thread, which costs more than most messages do. So a message waits for others to
+go with: for a moment if somebody waits for it; longer if it is of an append of this node's own, or if nobody
+here attends to the partition.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -31,11 +33,18 @@ WAIT_S = 0.25
 PING_S = 5.0
 BATCH_MAX = 256
 GATHER_S = 0.002
-"""The least time between two batches: at most 500 are handed over in a second, however many messages come."""
+"""The least time between two readings: at most 500 batches are handed over in a second, however many messages
+come.
+"""
+LATER_S = 0.02
+"""How long a message waits that nobody waits for."""
 BACKOFF_S_MAX = 2.0
 
 Hear = Callable[[list[tuple[int, bytes]]], None]
 """Takes (partition, message) in trio's thread."""
+
+Awaits = Callable[[int, bytes], bool]
+"""Says of a message whether anybody waits for it; called in the listener's thread."""
 
 
 class Listener:
@@ -46,9 +55,10 @@ class Listener:
         messages: how many came.
     """
 
-    def __init__(self, route: Route, hear: Hear, changed: Callable[[], None]) -> None:
+    def __init__(self, route: Route, hear: Hear, awaits: Awaits, changed: Callable[[], None]) -> None:
         self._route = route
         self._hear = hear
+        self._awaits = awaits
         self._changed = changed
         self._subscribed: set[Address] = set()
         self._servers = 0
@@ -99,35 +109,46 @@ class Listener:
 
     def _hear_all(self, line: Line, channels: dict[bytes, int]) -> None:
         heard_s = asked_s = time.monotonic()
-        taken_s = 0.0
-        missing = len(channels)
+        due_s = math.inf  # when `batch` is handed over
+        batch: list[tuple[int, bytes]] = []
+        missing = set(channels)
         while True:
             trio.from_thread.check_cancelled()
-            batch: list[tuple[int, bytes]] = []
-            wait_s = WAIT_S
-            while len(batch) < BATCH_MAX and line.has_more(wait_s):
-                if wait_s:
-                    wait_s = 0
-                    time.sleep(max(0.0, taken_s + GATHER_S - time.monotonic()))
-                message = line.hear()
+            if line.has_more(min(WAIT_S, max(0.0, due_s - time.monotonic()))):
+                time.sleep(max(0.0, heard_s + GATHER_S - time.monotonic()))
+                fresh = self._read(line, channels, missing)
                 heard_s = time.monotonic()
-                if message[0] in (b"message", b"smessage"):
-                    batch.append((channels[message[1]], message[2]))
-                elif message[0] in (b"subscribe", b"ssubscribe"):
-                    missing -= 1
-                    if missing == 0:
-                        trio.from_thread.run_sync(self._note, line.address)
-                elif message[0] == b"sunsubscribe":
-                    raise Away("a slot has moved")
-            if batch:
+                if fresh:
+                    wanted = any(self._awaits(number, message) for number, message in fresh)
+                    due_s = min(due_s, heard_s + (0.0 if wanted else LATER_S))
+                    batch += fresh
+            if batch and (time.monotonic() >= due_s or len(batch) >= BATCH_MAX):
                 trio.from_thread.run_sync(self._take, batch)
-                heard_s = taken_s = time.monotonic()
+                batch, due_s = [], math.inf
+                heard_s = time.monotonic()
             now_s = time.monotonic()
             if heard_s < asked_s and now_s - asked_s > ANSWER_S:
                 raise Away(f"nothing heard for {now_s - heard_s:.0f} s")
             if heard_s >= asked_s and now_s - asked_s > PING_S:
                 line.say(("PING",))
                 asked_s = time.monotonic()
+
+    def _read(self, line: Line, channels: dict[bytes, int], missing: set[bytes]) -> list[tuple[int, bytes]]:
+        """Read what has come, `BATCH_MAX` messages at most. `missing`: channels not subscribed to yet."""
+        found: list[tuple[int, bytes]] = []
+        more = True
+        while more:
+            kind, channel, *rest = line.hear()
+            if kind in (b"message", b"smessage"):
+                found.append((channels[channel], rest[0]))
+            elif kind in (b"subscribe", b"ssubscribe"):
+                missing.discard(channel)
+                if not missing:
+                    trio.from_thread.run_sync(self._note, line.address)
+            elif kind == b"sunsubscribe":
+                raise Away("a slot has moved")
+            more = len(found) < BATCH_MAX and line.has_more(0)
+        return found
 
     def _note(self, address: Address) -> None:
         self._subscribed.add(address)

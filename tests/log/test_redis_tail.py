@@ -59,6 +59,34 @@ async def test_what_was_appended_here_is_not_waited_for(tmp_path: Path) -> None:
             assert one.healed == 0
 
 
+async def test_what_nobody_waits_for_comes_with_what_somebody_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message is not handed over at once where nobody attends to the partition, nor if it is of what was
+    taken when it was answered.
+    """
+    monkeypatch.setattr("engine.log.redis_tail.LATER_S", 3600.0)
+    with redis_server(tmp_path) as server:
+        async with opened(server) as one, opened(server) as other:
+            log, far = one.partitions[0], other.partitions[0]
+            held: list[tuple[int, bytes]] = []
+            one.listener._hear = lambda batch: None
+            other.listener._hear = held.extend
+            await until(lambda: one.listener.up and other.listener.up)
+            far.attended = False
+            for version in (1, 2, 3):
+                await log.append([entry(version)])
+            await until(lambda: far.seen == 3)  # it is looked for, all the same
+            assert (held, other.healed) == ([], 3)
+            far.attended = True
+            await log.append([entry(4)])
+            await until(lambda: len(held) == 4)
+            assert [far.awaits(message) for _, message in held] == [True] * 4
+            assert [log.awaits(message) for _, message in held] == [False] * 4
+            log.attended = far.attended = False
+            assert not any(partition.awaits(held[3][1]) for partition in (log, far))
+
+
 async def test_messages_that_are_lost_doubled_or_late_change_nothing(tmp_path: Path, seed: int) -> None:
     """A node that hears badly has every record once, in order: holes are healed by looking."""
     chance = random.Random(seed)
