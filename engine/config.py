@@ -59,7 +59,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     batch_max: int = 256
     """Commands that one actor decides before one append."""
     idle_s: float = 300.0
-    """An actor that nobody used for so long is written out and dropped from memory."""
+    """An actor that nobody used for so long is written out and dropped from memory; where another node is on
+    duty for it after 30 s at most.
+    """
     idempotency_s: float = 86_400.0
     """How long the answer to a command with a key is kept, at least."""
     restarts_max: int = 5

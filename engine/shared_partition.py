@@ -329,6 +329,7 @@ class SharedPartition(Partition):
     def _leave_duty(self) -> None:
         self.on_duty = self._tailing = False
         self._duty = None
+        self.upkeep.end()
         self.runners.clear()
         for stream in self._armed:
             self._host.arm(stream, None)

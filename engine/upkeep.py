@@ -31,6 +31,10 @@ AGAIN_S = 0.01
 ANSWERS_MAX = 32
 """Answers of one actor that a node keeps in memory whether or not another has saved them."""
 DROPS_PER_SLICE = 1024
+OFF_DUTY_IDLE_S = 30.0
+"""After how long without use an actor is dropped where another node is on duty: it takes every record of its
+stream, and to open it again is one trip.
+"""
 REFILL_MARKS = 8
 LOG_PER_STATES = 2
 """Log in multiples of the states that the last checkpoint wrote, before one is taken early: what is written
@@ -87,6 +91,10 @@ class Upkeep:
         """Begin afresh: another node took the checkpoints until now."""
         self._changed.clear()
         self._marks = deque([(self._host.checkpoint.refill, self._total_bytes)])
+
+    def end(self) -> None:
+        """Another node takes the checkpoints from now on."""
+        self._changed.clear()
 
     def grown(self, position: int, size: int) -> None:
         """Note that `size` bytes of records were committed up to `position`."""
@@ -229,7 +237,10 @@ class Upkeep:
         """Forget actors that nobody used for a while and that are complete in the checkpoint, and what rings
         hold beyond their bound. Others have their turn in between, however many actors there are.
         """
-        horizon_s = time.monotonic() - self._host.config.idle_s
+        idle_s = self._host.config.idle_s
+        if not self._host.on_duty:
+            idle_s = min(idle_s, OFF_DUTY_IDLE_S)
+        horizon_s = time.monotonic() - idle_s
         async with self._lock:  # a checkpoint counts on its actors to stay
             for count, actor in enumerate(list(self._host.actors.values()), 1):
                 if actor.used_s < horizon_s and actor.idle and not self._is_needed(actor):
@@ -268,11 +279,8 @@ class Upkeep:
                 await trio.lowlevel.checkpoint()
 
     def _is_needed(self, actor: Actor) -> bool:
+        if actor.stream in self._changed or actor.feed.subscriptions:
+            return True
         if not self._host.on_duty:  # whoever is has all of it
-            return bool(actor.feed.subscriptions)
-        return (
-            actor.stream in self._changed
-            or actor.version != actor.saved_version
-            or bool(actor.feed.subscriptions)
-            or bool(actor.memory.unsaved())
-        )
+            return False
+        return actor.version != actor.saved_version or bool(actor.memory.unsaved())

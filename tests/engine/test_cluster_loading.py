@@ -25,7 +25,7 @@ from engine.mailbox import StateLost
 from engine.replay import rebuild_shared
 from engine.witnesses import Witnesses
 from tests.engine.cluster import Cluster, RedisCluster, memory_cluster, redis_cluster
-from tests.engine.shop import STORE, make_shop, wait_until
+from tests.engine.shop import OWNER, STORE, make_shop, order, wait_until
 from tests.engine.test_cluster import same
 from tests.log.redis_site import client, entry, needs_redis, opened, until
 from tests.relays.redis_server import redis_server
@@ -214,3 +214,30 @@ async def test_a_gap_behind_the_state_is_explained(memory_cluster: Cluster) -> N
             await rebuild_shared(Halfway(a, SavedState(TABLE, 2, b"{}", None)), actor)  # type: ignore[arg-type]
         with pytest.raises(LogCorrupt, match="first records are dropped"):
             await rebuild_shared(Halfway(a, None), actor)  # type: ignore[arg-type]
+
+
+@needs_redis
+async def test_what_is_not_used_off_duty_is_dropped_and_not_followed(
+    redis_cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would follow what the other node does for nobody; who comes back finds all of it."""
+    monkeypatch.setattr("engine.upkeep.OFF_DUTY_IDLE_S", 0.0)
+    async with redis_cluster.open("a", "b", checkpoint_s=0.05) as both:
+        await make_shop(both[0])
+        parts = [node.partition_of(STORE) for node in both]
+        await wait_until(lambda: any(part.on_duty for part in parts), 20)
+        duty = next(number for number, part in enumerate(parts) if part.on_duty)
+        busy, quiet = parts[duty], parts[1 - duty]
+        await wait_until(lambda: STORE in both[1 - duty].stores)
+        with await both[1 - duty].subscribe(STORE):
+            assert quiet.log.attended
+            await both[duty].ask(STORE, order(), by=OWNER)
+            await same(*both, STORE)
+            await trio.sleep(0.2)
+            assert STORE in quiet.actors, "somebody follows it"
+        await wait_until(lambda: STORE not in quiet.actors)
+        await both[duty].ask(STORE, order(), by=OWNER)
+        await wait_until(lambda: not quiet.feeds and not quiet.log.attended)
+        assert STORE in busy.actors
+        assert busy.log.attended
+        await same(*both, STORE)
