@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -56,7 +57,11 @@ def redis(folder: Path, fsync: str = "always", cpu: int = LOAD_CPU) -> Iterator[
 
 @contextmanager
 def nodes(
-    folder: Path, url: str, names: Sequence[str], place: Callable[[], None]
+    folder: Path,
+    url: str,
+    names: Sequence[str],
+    place: Callable[[], None],
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[list[tuple[int, int]]]:
     """Nodes of these names on a Redis, each where `place` puts it; give port and process id of each."""
     with ExitStack() as stack:
@@ -65,7 +70,7 @@ def nodes(
                 served(
                     folder / name,
                     *("--no-demo", "--log", url, "--node-id", name),
-                    env=ENVIRONMENT,
+                    env={**ENVIRONMENT, **(settings or {})},
                     place=place,
                 )
             )
@@ -125,6 +130,16 @@ def share_of_a_core(share: float) -> Iterator[Callable[[], None]]:
     finally:
         for group in root.glob(f"{mine}*"):
             group.rmdir()
+
+
+@contextmanager
+def neighbour(place: Callable[[], None]) -> Iterator[None]:
+    """A process that does nothing but use up what share of a core `place` gives it."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=place)
+    try:
+        yield
+    finally:
+        _end(process)
 
 
 def make_stores(ports: Sequence[int], stores: Sequence[str], payment_mode: str = "prepay") -> None:

@@ -3,12 +3,16 @@
 Closed loop: each connection sends its next order when the one before is answered; orders are those of
 `benchmarks.orders`, copies to tables included. So that two nodes, Redis and the load have room on two cores,
 each node may take only a share of one (`--share`, a control group); what counts is two nodes against one.
+Two cores of one machine can be two threads of one core; then each is slower while the other is busy, as it is
+beside a second node. So one node is measured a second time, with a `neighbour` beside it that does nothing but
+use up a second node's share: `against that` says what a second node on a box of its own would bring.
 
 `by shop`: each node gets the orders of those shops that nginx sends there (`deploy/nginx`). `spread`: both
 nodes get orders of all shops. `one shop`: all orders are of one shop, so its stream is fought for. `all at
 one`: the second node gets no order, and only follows, and does some of what follows from them. `conflicts`:
 appends that had to be decided again; `refused`: orders that were told to come back after eight tries. `copies
-late`: records that had still to be copied to tables when the load ended. Redis syncs every append.
+late`: records that had still to be copied to tables when the load ended. Redis syncs every append. What no
+request asks for is out of a node's memory after 5 s (in a shop after 30 s), so as not to settle for longer.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cluster import make_stores, nodes, redis, share_of_a_core
+from benchmarks.cluster import make_stores, neighbour, nodes, redis, share_of_a_core
 from benchmarks.harness import Row, cpu_s, folder, median_row, parser, report
 from benchmarks.loadgen import Target, run_together
 from benchmarks.onda import gauge, order_requests
@@ -36,6 +40,7 @@ STORES = [
 """As many shops for each of two nodes."""
 PLACES = ("by shop", "spread", "one shop", "all at one")
 DRAIN_S = 30.0
+SETTLED = {"ONDA_IDLE_S": "5", "ONDA_CHECKPOINT_S": "3"}
 
 
 def main() -> None:
@@ -57,26 +62,31 @@ def main() -> None:
     rows: list[Row] = []
     for place in given.places:
         for connections in given.connections:
-            pair = []
-            for many in (1, 2):
+            found = []
+            for many, beside in ((1, False), (1, True), (2, False)):
                 runs = []
                 for _ in range(given.runs):
-                    runs.append(measure(place, many, connections, given))
+                    runs.append(measure(place, many, connections, given, beside=beside))
                     print(place, runs[-1], file=sys.stderr)
-                pair.append({"orders": place, "nodes": many, **median_row(runs)})
-            pair[1]["against one"] = round(pair[1]["orders/s"] / max(1, pair[0]["orders/s"]), 2)
-            rows += pair
+                what = {"orders": place, "nodes": many, "neighbour": "busy" if beside else ""}
+                found.append({**what, **median_row(runs)})
+            alone, beside_one, two = (row["orders/s"] for row in found)
+            found[2]["against one"] = round(two / max(1, alone), 2)
+            found[2]["against that"] = round(two / max(1, beside_one), 2)
+            rows += found
     notes = {"runs": given.runs, "seconds": given.seconds, "share": given.share, "fsync": given.fsync}
     report(__doc__.partition("\n")[0], rows, given.json, notes)
 
 
-def measure(place: str, many: int, connections: int, given: Any) -> Row:
-    """One run against fresh nodes."""
+def measure(place: str, many: int, connections: int, given: Any, *, beside: bool) -> Row:
+    """One run against fresh nodes, with or without a neighbour."""
     stores = STORES[:1] if place == "one shop" else STORES
     with folder(given.folder) as data, ExitStack() as stack:
         url, redis_pid = stack.enter_context(redis(data / "redis", given.fsync))
         where = stack.enter_context(share_of_a_core(given.share))
-        both = stack.enter_context(nodes(data, url, ["a", "b"][:many], where))
+        both = stack.enter_context(nodes(data, url, ["a", "b"][:many], where, SETTLED))
+        if beside:
+            stack.enter_context(neighbour(where))
         make_stores([port for port, _ in both], stores)
         loads = []
         for number, (port, pid) in enumerate(both[:1] if place == "all at one" else both):
