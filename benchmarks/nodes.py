@@ -4,8 +4,8 @@ Closed loop: each connection sends its next order when the one before is answere
 `benchmarks.orders`, copies to tables included. So that two nodes, Redis and the load have room on two cores,
 each node may take only a share of one (`--share`, a control group); what counts is two nodes against one.
 Two cores of one machine can be two threads of one core; then each is slower while the other is busy, as it is
-beside a second node. So one node is measured a second time, with a `neighbour` beside it that does nothing but
-use up a second node's share: `against that` says what a second node on a box of its own would bring.
+beside a second node. So one node is measured a second time, with a `neighbour` that does nothing but use up a
+second node's share: `against that` says what a second node on a box of its own would bring.
 
 `by shop`: each node gets the orders of those shops that nginx sends there (`deploy/nginx`). `spread`: both
 nodes get orders of all shops. `one shop`: all orders are of one shop, so its stream is fought for. `all at
