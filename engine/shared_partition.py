@@ -1,13 +1,13 @@
 """A partition of a log that several nodes append to.
 
-Every node follows the partition: what others append goes to the actor that is in memory here, and so to the
-screens that are connected here. Besides, one node at a time is on duty: it holds the partition's lease, has
-an actor for every stream that changes, watches their deadlines, runs the reactions and the history's keeper,
-and takes the checkpoints. When it dies another one takes over as soon as the lease runs out, from the last
-checkpoint on. Two who both believe to be on duty do no harm: what reactions send has ids made of the record,
-deadlines compare with the state, the history moves only from where it was, and the checkpoint takes a state
-only over an older one. Best it is the node at which the partition's commands come in: then what they lead to
-stays where it is in memory. A node that has most of them asks for the lease, and gets it after a checkpoint.
+Every node follows the partition: what others append goes to the actor in memory here, and so to screens that
+are connected here. One node at a time is on duty: it holds the partition's lease, has an actor for every
+stream that changes, watches their deadlines, runs the reactions and the history's keeper, and takes the
+checkpoints. When it dies another one takes over when the lease runs out, from the last checkpoint on. Two who
+both believe to be on duty do no harm: what reactions send has ids made of the record, deadlines compare with
+the state, the history moves only from where it was, and the checkpoint takes a state only over an older one.
+Best it is the node at which commands come in: what they lead to stays where it is in memory. A node that has
+most of them asks for the lease, and gets it after a checkpoint.
 
 A new epoch of the log means that acknowledged records are lost: every feed ends, every actor reads its
 stream again, and whoever comes back with a cursor of the old epoch starts from a snapshot.
@@ -89,12 +89,8 @@ class SharedPartition(Partition):
         self._old_epochs: dict[str, None] = {}
         self._epoch_began = trio.Event()
 
-    def new_feed(self, stream: str) -> Feed:
-        """See `Partition.new_feed`."""
-        self.log.attended = True
-        return super().new_feed(stream)
-
     def _make_actor(self, stream: str, feed: Feed) -> SharedActor:
+        self.log.attended = True
         return SharedActor(stream, feed, self)
 
     @property
@@ -306,9 +302,7 @@ class SharedPartition(Partition):
             return False
 
     def _begin_duty_anew(self) -> None:
-        """What is known of the partition has a hole: read again what a node on duty has to know. A checkpoint
-        that began now would pass over what was not heard.
-        """
+        """What is known here has a hole: a checkpoint that began now would pass over what was not heard."""
         self.on_duty = False
         self.heard.clear()
         self.gaps += 1

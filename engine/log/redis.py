@@ -79,7 +79,6 @@ class RedisPartition:
         seen: everything up to this position came in, in order.
         missed: a message came that does not follow what was seen.
         healed: how many records were read because no message of them had come.
-        attended: see `engine.log.SharedLog`.
         answered_s: when Redis last said something of this partition (trio's time).
     """
 
