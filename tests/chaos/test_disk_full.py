@@ -48,10 +48,9 @@ async def test_a_full_disk_refuses_orders_and_recovers(small_disk: Path):
     filler = small_disk / "filler"
 
     def fill() -> None:
-        with filler.open("wb") as file, suppress(OSError):  # until it is full
+        with suppress(OSError), filler.open("wb", buffering=0) as file:  # until it is full
             while True:
                 file.write(bytes(64 << 10))
-                file.flush()
 
     async def fill_it(_server: Server, _nursery: trio.Nursery) -> None:
         await trio.to_thread.run_sync(fill)
