@@ -98,33 +98,38 @@ class Listener:
     def _hear_out(self, address: Address, partitions: Sequence[int]) -> None:
         """Run in the thread, until the connection is lost or who waits for it was cancelled."""
         line = self._route.line(address)
+        batch: list[tuple[int, bytes]] = []
         try:
             channels = {Keys.of(number).channel.encode(): number for number in partitions}
             command = "SSUBSCRIBE" if self._route.cluster else "SUBSCRIBE"
             for channel in channels:  # one each: in a cluster they may be of different slots
                 line.say((command, channel))
-            self._hear_all(line, channels)
+            self._hear_all(line, channels, batch)
+        except (Away, Cut):
+            trio.from_thread.run_sync(self._take, batch)  # what has come is good, whatever became of the line
+            raise
         finally:
             line.close()
 
-    def _hear_all(self, line: Line, channels: dict[bytes, int]) -> None:
+    def _hear_all(self, line: Line, channels: dict[bytes, int], batch: list[tuple[int, bytes]]) -> None:
+        """`batch`: what has come and is not handed over yet."""
         heard_s = asked_s = time.monotonic()
         due_s = math.inf  # when `batch` is handed over
-        batch: list[tuple[int, bytes]] = []
         missing = set(channels)
         while True:
             trio.from_thread.check_cancelled()
             if line.has_more(min(WAIT_S, max(0.0, due_s - time.monotonic()))):
                 time.sleep(max(0.0, heard_s + GATHER_S - time.monotonic()))
-                fresh = self._read(line, channels, missing)
+                known = len(batch)
+                self._read(line, channels, missing, batch)
                 heard_s = time.monotonic()
-                if fresh:
-                    wanted = any(self._awaits(number, message) for number, message in fresh)
+                if len(batch) > known:
+                    wanted = any(self._awaits(number, message) for number, message in batch[known:])
                     due_s = min(due_s, heard_s + (0.0 if wanted else LATER_S))
-                    batch += fresh
             if batch and (time.monotonic() >= due_s or len(batch) >= BATCH_MAX):
                 trio.from_thread.run_sync(self._take, batch)
-                batch, due_s = [], math.inf
+                batch.clear()
+                due_s = math.inf
                 heard_s = time.monotonic()
             now_s = time.monotonic()
             if heard_s < asked_s and now_s - asked_s > ANSWER_S:
@@ -133,22 +138,22 @@ class Listener:
                 line.say(("PING",))
                 asked_s = time.monotonic()
 
-    def _read(self, line: Line, channels: dict[bytes, int], missing: set[bytes]) -> list[tuple[int, bytes]]:
-        """Read what has come, `BATCH_MAX` messages at most. `missing`: channels not subscribed to yet."""
-        found: list[tuple[int, bytes]] = []
+    def _read(
+        self, line: Line, channels: dict[bytes, int], missing: set[bytes], batch: list[tuple[int, bytes]]
+    ) -> None:
+        """Read what has come, until the batch is full. `missing`: channels not subscribed to yet."""
         more = True
         while more:
             kind, channel, *rest = line.hear()
             if kind in (b"message", b"smessage"):
-                found.append((channels[channel], rest[0]))
+                batch.append((channels[channel], rest[0]))
             elif kind in (b"subscribe", b"ssubscribe"):
                 missing.discard(channel)
                 if not missing:
                     trio.from_thread.run_sync(self._note, line.address)
             elif kind == b"sunsubscribe":
                 raise Away("a slot has moved")
-            more = len(found) < BATCH_MAX and line.has_more(0)
-        return found
+            more = len(batch) < BATCH_MAX and line.has_more(0)
 
     def _note(self, address: Address) -> None:
         self._subscribed.add(address)

@@ -87,6 +87,26 @@ async def test_what_nobody_waits_for_comes_with_what_somebody_does(
             assert not any(partition.awaits(held[3][1]) for partition in (log, far))
 
 
+async def test_what_has_come_is_good_when_redis_goes_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for others to be handed over with."""
+    monkeypatch.setattr("engine.log.redis_tail.LATER_S", 3600.0)
+    monkeypatch.setattr("engine.log.redis_shared.LOOK_S", 3600.0)
+    with redis_server(tmp_path) as server:
+        async with opened(server) as one, opened(server) as other:
+            log, far = one.partitions[0], other.partitions[0]
+            await until(lambda: one.listener.up and other.listener.up)
+            await other.look()
+            far.attended = False
+            await log.append([entry(1)])
+            await trio.sleep(0.1)
+            assert far.seen == 0
+            server.stop()
+            await until(lambda: far.seen == 1)
+            assert other.healed == 0
+
+
 async def test_messages_that_are_lost_doubled_or_late_change_nothing(tmp_path: Path, seed: int) -> None:
     """A node that hears badly has every record once, in order: holes are healed by looking."""
     chance = random.Random(seed)
