@@ -2,7 +2,7 @@
 
 A message may be lost, come twice or late, or carry a record that a failover has since replaced. So one is
 only taken when it follows, by position and by the id of the record before it, what has been taken; else the
-log is looked at. It is looked at once per `poll_s` in any case, and every 50 ms while nothing can be heard.
+log is looked at. It is looked at once per second in any case, and every 50 ms while nothing can be heard.
 
 A listener is one thread per server with one connection of its own. It hands over what has come as one batch
 and waits until that is taken; when it lags too far behind, Redis cuts it off, and looking heals that, too.
